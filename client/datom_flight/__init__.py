@@ -1,0 +1,1 @@
+"""datom-flight's client: pinned, verified clinical tables over Arrow Flight."""

@@ -1,0 +1,1 @@
+"""The datom-flight server: pinned, verified tables over Arrow Flight."""

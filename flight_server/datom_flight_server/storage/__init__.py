@@ -1,0 +1,1 @@
+"""Objects by key, on a local folder or S3."""
