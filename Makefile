@@ -1,0 +1,59 @@
+# Every target works alone on a fresh clone with Python 3.11+, git and make, and nothing else installed.
+# The first one that runs makes .venv from the pins in requirements/; after that nothing is installed again.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
+ARGS ?=
+
+.PHONY: help demo serve test check pins clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    play the story: hand-off, read, pin, three cuts later the same bytes again"
+	@echo "make serve   a demo server that stays up, with its data in demo-data/"
+	@echo "make test    run all tests (ARGS=\"-m 'not slow'\" for the quick ones)"
+	@echo "make check   format, lint, types, layering"
+	@echo "make pins    renew requirements/ from pyproject.toml (needs uv)"
+	@echo "make clean   remove .venv and caches"
+
+demo: $(VENV)/run.stamp
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && $(BIN)/datom-flight-server demo --story --dir "$$dir"
+
+serve: $(VENV)/run.stamp
+	@exec $(BIN)/datom-flight-server demo --dir demo-data
+
+test: $(VENV)/test.stamp
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/check.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(VENV)/pyvenv.cfg:
+	@for python in python3 python3.13 python3.12 python3.11; do \
+	    $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
+	    exec $$python -m venv $(VENV); \
+	done; \
+	echo "datom-flight needs Python 3.11 or newer with its venv module (Debian and Ubuntu: apt install python3-venv)" >&2; \
+	exit 1
+
+$(VENV)/%.stamp: requirements/%.txt pyproject.toml $(VENV)/pyvenv.cfg
+	@echo "installing requirements/$*.txt into $(VENV) (once; a minute or two)" >&2
+	@$(PIP) install --require-hashes -r requirements/$*.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+    --no-emit-index-url --no-emit-find-links --quiet pyproject.toml requirements/build.in --extra server
+
+# Each set is a part of the next, so one environment serves all targets.
+pins:
+	$(COMPILE) --group test --group check --output-file requirements/check.txt
+	$(COMPILE) --group test --constraint requirements/check.txt --output-file requirements/test.txt
+	$(COMPILE) --constraint requirements/check.txt --output-file requirements/run.txt
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
