@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 
 class DatomError(Exception):
@@ -100,10 +100,9 @@ class DatomError(Exception):
             request_id=request_id if isinstance(request_id, str) else None,
         )
 
-    def with_request_id(self, request_id: str | None) -> Self:
-        """This error, naming the request it answers."""
-        self.request_id = self.request_id or request_id
-        return self
+    def with_request_id(self, request_id: str) -> DatomError:
+        """A copy of this error that names the request it answers; requests may share the original."""
+        return _rebuild(type(self), {**self.to_dict(), "request_id": request_id})
 
 
 def _rebuild(kind: type[DatomError], body: dict[str, Any]) -> DatomError:

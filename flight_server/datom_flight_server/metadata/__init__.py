@@ -1,0 +1,1 @@
+"""The storage format's documents: where they are and what they say."""

@@ -1,0 +1,1 @@
+"""The domain: which version a request names, and its verified rows."""

@@ -1,0 +1,97 @@
+"""Control documents of all projects, parsed, kept, and asked for again when they may have changed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from ..storage.base import ObjectStore
+from .single_flight import SingleFlight
+
+T = TypeVar("T")
+
+_PARSED_SIZE_FACTOR = 6
+"""A parsed document's memory as a multiple of its text, rounded up."""
+
+
+@dataclass(slots=True)
+class _Entry(Generic[T]):
+    value: T
+    etag: str
+    checked: float
+    cost_bytes: int
+
+
+class Documents:
+    """A cache of parsed documents, bounded by bytes; what is older than `max_age_seconds` is asked for again.
+
+    Asking again is one conditional request by ETag, made once however many callers wait for it.
+
+    Args:
+        max_age_seconds: how long a document is answered without asking the storage.
+        max_bytes: of parsed documents, estimated from the length of their text.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        max_age_seconds: float,
+        max_bytes: int = 256 * 1024 * 1024,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_age_seconds = max_age_seconds
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[tuple[str, str], _Entry[Any]] = OrderedDict()
+        self._bytes = 0
+        self._asking: SingleFlight[Any] = SingleFlight()
+
+    def get(self, store: ObjectStore, key: str, parse: Callable[[bytes, str], T]) -> T:
+        """The document at `key`, parsed by ``parse(data, key)``.
+
+        Raises:
+            DatomError: what the storage or `parse` raises; nothing is kept then.
+        """
+        place = (store.uri, key)
+        entry = self._kept(place)
+        if entry is not None and self._clock() - entry.checked <= self._max_age_seconds:
+            return cast("T", entry.value)
+        return cast("T", self._asking.run(place, lambda: self._ask(store, key, parse)))
+
+    def newest(self, store: ObjectStore, key: str, parse: Callable[[bytes, str], T]) -> T:
+        """As `get`, but always as it is in the storage after this call began."""
+        return self._ask(store, key, parse)
+
+    def _ask(self, store: ObjectStore, key: str, parse: Callable[[bytes, str], T]) -> T:
+        place = (store.uri, key)
+        entry: _Entry[T] | None = self._kept(place)
+        checked = self._clock()
+        document = store.read(key) if entry is None else store.read_if_changed(key, entry.etag)
+        if document is None:
+            assert entry is not None
+            entry.checked = checked
+            return entry.value
+        value = parse(document.data, key)
+        self._keep(place, _Entry(value, document.etag, checked, len(document.data) * _PARSED_SIZE_FACTOR))
+        return value
+
+    def _kept(self, place: tuple[str, str]) -> _Entry[Any] | None:
+        with self._lock:
+            entry = self._entries.get(place)
+            if entry is not None:
+                self._entries.move_to_end(place)
+            return entry
+
+    def _keep(self, place: tuple[str, str], entry: _Entry[Any]) -> None:
+        with self._lock:
+            old = self._entries.pop(place, None)
+            self._bytes += entry.cost_bytes - (old.cost_bytes if old else 0)
+            self._entries[place] = entry
+            while self._bytes > self._max_bytes:
+                _, oldest = self._entries.popitem(last=False)
+                self._bytes -= oldest.cost_bytes
