@@ -1,0 +1,147 @@
+"""Tokens: signed JSON Web Tokens (HS256) that say who calls, with which role, for which projects, until when."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import jwt
+
+from datom_flight.protocol.errors import AuthenticationError, InvalidRequestError, PermissionDeniedError
+
+from ..model import Principal, Role
+from .base import IssuedToken
+
+ISSUER = "datom-flight"
+WEAK_SECRET_BYTES = 32
+"""A signing secret shorter than this can be guessed by trying."""
+
+LEEWAY = timedelta(seconds=5)
+SESSION = timedelta(hours=1)
+MAX_TOKEN_LENGTH = 8192
+
+_ALGORITHM = "HS256"
+_CLAIMS = ["sub", "role", "iat", "exp", "iss", "jti"]
+_ANONYMOUS = "anonymous"
+
+
+class Tokens:
+    """An `Authenticator` by tokens signed with one secret, which every replica shares.
+
+    Attributes:
+        anonymous: the role of a caller without a token; None refuses them.
+    """
+
+    def __init__(self, secret: str, anonymous: Role | None = None) -> None:
+        # HMAC fills a short key up with zeros itself (RFC 2104), so the signature is the same; filled up here, PyJWT
+        # has nothing to warn of at every request. `check` is where a weak secret is reported.
+        self._key = secret.encode().ljust(WEAK_SECRET_BYTES, b"\0")
+        self.anonymous = anonymous
+
+    def create(self, principal: Principal, expires: timedelta) -> str:
+        """A token for `principal` that is good for the time `expires`.
+
+        Raises:
+            InvalidRequestError: ``invalid_argument`` when the name is empty, or the time is not positive or ends
+                beyond what a calendar holds.
+        """
+        return self._issue(principal, _after(expires)).token
+
+    def verify(self, token: str) -> Principal:
+        """Who `token` was made for.
+
+        Raises:
+            AuthenticationError: ``unauthenticated``, saying whether it expired, is no token of this server, or is
+                no token at all. The token is not in the message.
+        """
+        return _principal(self._claims(token))
+
+    def authenticate(self, bearer: str | None) -> Principal:
+        """See `Authenticator.authenticate`."""
+        if bearer is not None:
+            return self.verify(bearer)
+        if self.anonymous is None:
+            raise AuthenticationError("this server takes no request without a token")
+        return Principal(_ANONYMOUS, self.anonymous)
+
+    def narrow(self, principal: Principal, role: Role, bearer: str | None) -> IssuedToken:
+        """See `Authenticator.narrow`. The token is good for an hour at most."""
+        if not principal.role.covers(role):
+            raise PermissionDeniedError(
+                f'a session cannot have the role "{role.value}", which is wider than "{principal.role.value}"',
+                hint="ask for a token with the role needed",
+                fields={"needed": role.value, "role": principal.role.value},
+            )
+        expires = _after(SESSION)
+        if bearer is not None:
+            expires = min(expires, datetime.fromtimestamp(self._claims(bearer)["exp"], UTC))
+        return self._issue(Principal(principal.name, role, principal.projects), expires)
+
+    def _issue(self, principal: Principal, expires: datetime) -> IssuedToken:
+        if not principal.name.strip():
+            raise InvalidRequestError("the principal of a token has no name", hint="name whoever will hold it")
+        expires = expires.replace(microsecond=0)
+        claims: dict[str, Any] = {
+            "iss": ISSUER,
+            "sub": principal.name,
+            "role": principal.role.value,
+            "iat": datetime.now(UTC),
+            "exp": expires,
+            "jti": uuid4().hex,
+        }
+        if principal.projects is not None:
+            claims["projects"] = sorted(principal.projects)
+        return IssuedToken(jwt.encode(claims, self._key, algorithm=_ALGORITHM), expires)
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        try:
+            if len(token) > MAX_TOKEN_LENGTH:
+                raise jwt.DecodeError
+            return jwt.decode(
+                token, self._key, algorithms=[_ALGORITHM], issuer=ISSUER, leeway=LEEWAY, options={"require": _CLAIMS}
+            )
+        except jwt.ExpiredSignatureError:
+            raise AuthenticationError("the token has expired", hint="ask for a new token") from None
+        except jwt.ImmatureSignatureError:
+            raise AuthenticationError("the token is not valid yet", hint="check this machine's clock") from None
+        except (
+            jwt.InvalidSignatureError,
+            jwt.InvalidAlgorithmError,
+            jwt.InvalidIssuerError,
+            jwt.InvalidAudienceError,
+            jwt.MissingRequiredClaimError,
+        ):
+            raise _foreign() from None
+        except (jwt.PyJWTError, ValueError, RecursionError):
+            raise AuthenticationError(
+                "the token is malformed", hint="give the token exactly as it was issued, on one line"
+            ) from None
+
+
+def _principal(claims: dict[str, Any]) -> Principal:
+    name, projects = claims["sub"], claims.get("projects")
+    try:
+        role = Role(claims["role"])
+    except ValueError:
+        raise _foreign() from None
+    if not name or not (
+        projects is None or (isinstance(projects, list) and all(isinstance(project, str) for project in projects))
+    ):
+        raise _foreign()
+    return Principal(name, role, None if projects is None else frozenset(projects))
+
+
+def _foreign() -> AuthenticationError:
+    return AuthenticationError(
+        "the token is not one of this server", hint="ask whoever runs this server for a token made with its settings"
+    )
+
+
+def _after(time: timedelta) -> datetime:
+    if time <= timedelta(0):
+        raise InvalidRequestError("a token cannot expire before it is made", hint='say for how long, like "90d"')
+    try:
+        return datetime.now(UTC) + time
+    except OverflowError:
+        raise InvalidRequestError("a token cannot be good for so long", hint='say for how long, like "90d"') from None

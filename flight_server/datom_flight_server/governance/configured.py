@@ -1,0 +1,86 @@
+"""Projects as the settings name them, together with those a governance repository registers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..model import Project, S3Access
+from ..settings import Settings
+from .base import ProjectSource
+from .repository import GovernanceRepository
+
+
+class ConfiguredProjects:
+    """A `ProjectSource`: named projects first, then `governed` ones, reached as the settings say.
+
+    Args:
+        named: projects whose data the settings place; they hide governed ones of the same name.
+        access: how to reach a project's bucket, by the project's name; for governed ones.
+        governed: where all other projects come from.
+    """
+
+    def __init__(
+        self,
+        named: Mapping[str, Project],
+        access: Mapping[str, S3Access] | None = None,
+        governed: ProjectSource | None = None,
+    ) -> None:
+        self._named = dict(named)
+        self._access = dict(access or {})
+        self._governed = governed
+
+    def start(self) -> None:
+        """See `ProjectSource.start`."""
+        if self._governed is not None:
+            self._governed.start()
+
+    def close(self) -> None:
+        """See `ProjectSource.close`."""
+        if self._governed is not None:
+            self._governed.close()
+
+    def refresh(self) -> None:
+        """See `ProjectSource.refresh`."""
+        if self._governed is not None:
+            self._governed.refresh()
+
+    def projects(self) -> Mapping[str, Project]:
+        """See `ProjectSource.projects`; sorted by name."""
+        governed = self._governed.projects().values() if self._governed is not None else ()
+        found = {project.name: self._reached(project) for project in governed} | self._named
+        return dict(sorted(found.items()))
+
+    def find(self, name: str) -> Project | None:
+        """See `ProjectSource.find`."""
+        if name in self._named or self._governed is None:
+            return self._named.get(name)
+        project = self._governed.find(name)
+        return project and self._reached(project)
+
+    def problems(self) -> list[str]:
+        """See `ProjectSource.problems`."""
+        return self._governed.problems() if self._governed is not None else []
+
+    def _reached(self, project: Project) -> Project:
+        access = self._access.get(project.name)
+        if access is None:
+            return project
+        return replace(project, access=replace(access, region=access.region or project.access.region))
+
+
+def project_source(settings: Settings) -> ProjectSource:
+    """The projects that `settings` name and find, not started yet."""
+    governance = settings.governance
+    return ConfiguredProjects(
+        named={
+            name: Project(name, table.data, table.access) for name, table in settings.projects.items() if table.data
+        },
+        access={name: table.access for name, table in settings.projects.items()},
+        governed=governance
+        and GovernanceRepository(
+            governance.repo,
+            governance.token.get_secret_value() if governance.token else None,
+            settings.cache.directory / "governance",
+        ),
+    )
