@@ -39,6 +39,7 @@ class Catalog:
         self._documents = documents
         self._pinned: OrderedDict[tuple[str, str], TableVersion] = OrderedDict()
         self._max_pinned = max_pinned
+        self._claims_governance: bool | None = None
         self._lock = threading.Lock()
 
     def resolve(
@@ -100,8 +101,15 @@ class Catalog:
             entry = None
         if entry is None or entry.version is None or entry == _current_entry(current, history):
             return current.document
-        key = layout.snapshot_key(name, entry.version)
-        return self._documents.get(self.store, key, layout.parse_metadata).document
+        return self.snapshot(name, entry.version)
+
+    def snapshot(self, name: str, version: str) -> Mapping[str, Any]:
+        """The stored document of the version with that full id.
+
+        Raises:
+            DatomError: ``not_found``, ``document_unreadable``, ``schema_invalid`` or ``schema_unsupported``.
+        """
+        return self._documents.get(self.store, layout.snapshot_key(name, version), layout.parse_metadata).document
 
     def manifest(self) -> Manifest:
         """The project's list of artifacts.
@@ -147,15 +155,19 @@ class Catalog:
         return self._documents.get(self.store, key, verified)
 
     def claims_governance(self) -> bool:
-        """Whether the storage says that a governance repository rules this project.
+        """Whether the storage says that a governance repository rules this project; asked for once.
 
         Where the settings name the place, that is a warning: the data may move without the settings.
         """
-        try:
-            self._documents.get(self.store, layout.GOVERNANCE_KEY, lambda data, key: data)
-        except DatomError:
-            return False
-        return True
+        if self._claims_governance is None:
+            try:
+                self._documents.get(self.store, layout.GOVERNANCE_KEY, lambda data, key: data)
+                self._claims_governance = True
+            except DatomError as error:
+                if error.code != "not_found":
+                    return False
+                self._claims_governance = False
+        return self._claims_governance
 
     def _current(self, name: str) -> tuple[Metadata, tuple[HistoryEntry, ...]]:
         validate_name(name)

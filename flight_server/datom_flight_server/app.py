@@ -1,0 +1,98 @@
+"""The composition root: builds everything from the settings, serves, drains, stops."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from .auth.policy import RolePolicy
+from .auth.tokens import Tokens
+from .flight.actions import Actions
+from .flight.reads import Reads
+from .flight.service import DatomFlightServer
+from .flight.streams import Streams
+from .governance.configured import project_source
+from .model import Project, Role
+from .settings import Settings
+from .sql.where import WhereCompiler
+from .storage.base import ObjectStore
+from .storage.local import LocalStore
+from .storage.s3 import S3Clients, S3Store
+from .versions.documents import Documents
+from .versions.payloads import Payloads
+from .versions.projects import Projects
+from .versions.reachability import Reachability
+
+_SHUTDOWN_SECONDS = 5
+
+
+class App:
+    """A server that can be started once and stopped once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._source = project_source(settings)
+        self._clients = S3Clients()
+        self._streams = Streams()
+        self._server: DatomFlightServer | None = None
+        self._reachability = Reachability(lambda: self._source.projects().values(), self._open_store)
+
+    def start(self) -> str:
+        """Serve, and give the URL: that of the settings, with the port taken.
+
+        Raises:
+            OSError: when the address cannot be listened on, or the cache directory cannot be written.
+        """
+        # GetSchema and Flight's own checks would send our frames and paths to callers otherwise
+        sys.tracebacklimit = 0
+        settings = self._settings
+        self._source.start()
+        projects = Projects(self._source, self._open_store, Documents(settings.server.metadata_max_age_seconds))
+        tokens = Tokens(
+            settings.auth.secret.get_secret_value(), Role.READER if settings.auth.anonymous == "reader" else None
+        )
+        policy = RolePolicy()
+        payloads = Payloads(settings.cache.directory, settings.cache.disk_bytes)
+        # last: it answers as soon as it is made
+        self._server = DatomFlightServer(
+            settings.server.listen,
+            authenticator=tokens,
+            policy=policy,
+            reads=Reads(projects, policy, payloads, WhereCompiler(), self._streams),
+            actions=Actions(projects, policy, tokens),
+            certificate=settings.server.tls,
+        )
+        return f"{settings.server.listen.rpartition(':')[0]}:{self._server.port}"
+
+    def ready(self) -> bool:
+        """Whether new requests are welcome: started, and not stopping."""
+        return self._server is not None and not self._streams.draining
+
+    def problems(self) -> list[str]:
+        """What is wrong now, one sentence each. None of it stops requests that do not need what is broken."""
+        return [*self._source.problems(), *self._reachability.problems()]
+
+    def refresh(self) -> None:
+        """Look for new projects, soon."""
+        self._source.refresh()
+
+    def stop(self, grace_seconds: float) -> bool:
+        """Refuse new streams, let running ones end within `grace_seconds`, stop. Whether all ended by themselves.
+
+        When it is False a stalled reader may still hold a thread: only the end of the process frees it.
+        """
+        ended = self._streams.drain(grace_seconds)
+        self._source.close()
+        if self._server is not None:
+            # waits for every handler, and a stalled reader's never returns
+            stopping = threading.Thread(target=self._server.shutdown, name="shutdown", daemon=True)
+            stopping.start()
+            stopping.join(_SHUTDOWN_SECONDS)
+            ended = ended and not stopping.is_alive()
+        return ended
+
+    def _open_store(self, project: Project) -> ObjectStore:
+        location = project.location
+        if location.backend == "s3":
+            return S3Store(location.root, location.prefix, project.access, self._clients)
+        return LocalStore(location.root, location.prefix)

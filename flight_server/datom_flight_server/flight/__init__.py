@@ -1,0 +1,1 @@
+"""The Arrow Flight service: the only importer of pyarrow.flight in the server."""

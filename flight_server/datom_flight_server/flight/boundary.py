@@ -1,0 +1,75 @@
+"""Where errors leave the server: each becomes a Flight error that carries its code and no trace of the inside."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import pyarrow.flight as fl
+
+from datom_flight.protocol.errors import DatomError, InternalError
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_MAX_TEXT = 700
+_MAX_FIELDS_TEXT = 1500
+
+_FLIGHT_ERRORS: dict[str, type[fl.FlightError]] = {
+    "unauthenticated": fl.FlightUnauthenticatedError,
+    "permission_denied": fl.FlightUnauthorizedError,
+    "timeout": fl.FlightTimedOutError,
+    "cancelled": fl.FlightCancelledError,
+    "overloaded": fl.FlightUnavailableError,
+    "unavailable": fl.FlightUnavailableError,
+    "store_unreachable": fl.FlightUnavailableError,
+    "mirror_pending": fl.FlightUnavailableError,
+    "access_denied": fl.FlightUnavailableError,
+    "internal": fl.FlightInternalError,
+}
+
+
+def flight_error(error: Exception, request_id: str) -> Exception:
+    """`error` as what may be sent: its text, and the same as JSON in ``extra_info``.
+
+    What is no `DatomError` is a fault of ours: it is logged whole, and the caller gets ``internal`` and the request id.
+    """
+    if isinstance(error, fl.FlightError):
+        return error
+    if not isinstance(error, DatomError):
+        _log.error("request %s failed", request_id, exc_info=error)
+        error = InternalError("the server failed at this request")
+    sent = _sendable(error).with_request_id(request_id)
+    if sent.code == "unsupported":
+        # the one way to the status UNIMPLEMENTED, which drivers look for; it has no room for extra_info
+        return NotImplementedError(str(sent))
+    return _FLIGHT_ERRORS.get(sent.code, fl.FlightServerError)(str(sent), extra_info=sent.to_json())
+
+
+@contextmanager
+def boundary(request_id: str) -> Iterator[None]:
+    """Around every handler: nothing but what `flight_error` makes leaves it."""
+    try:
+        yield
+    except Exception as error:
+        raise flight_error(error, request_id) from None
+
+
+def bounded(results: Iterator[T], request_id: str) -> Generator[T, None, None]:
+    """`results`, with `boundary` around every step."""
+    with boundary(request_id):
+        yield from results
+
+
+def _sendable(error: DatomError) -> DatomError:
+    """`error`, short enough for gRPC's headers, which hold 8 KiB in all."""
+    fields = error.fields if len(json.dumps(error.fields, default=str)) <= _MAX_FIELDS_TEXT else {}
+    return DatomError.of(error.code, _clipped(error.message), hint=_clipped(error.hint), fields=fields)
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"

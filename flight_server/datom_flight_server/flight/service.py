@@ -1,0 +1,112 @@
+"""The Flight service: each verb, bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+
+import pyarrow.flight as fl
+
+from datom_flight.protocol.errors import InvalidRequestError
+from datom_flight.protocol.messages import ACTIONS, decode_object, required_name
+from datom_flight.protocol.names import validate_name
+
+from ..auth.base import Authenticator, Policy
+from ..model import Role
+from .actions import Actions
+from .boundary import boundary, bounded
+from .middleware import REQUEST, NoHandshake, RequestFactory, request_of
+from .reads import Reads
+
+
+class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
+    """Answers Flight calls from the moment it is made: make it last.
+
+    Args:
+        location: ``grpc://host:port`` or ``grpc+tls://host:port``; port 0 takes a free one, see ``port``.
+        certificate: PEM chain and key, for TLS.
+    """
+
+    def __init__(
+        self,
+        location: str,
+        *,
+        authenticator: Authenticator,
+        policy: Policy,
+        reads: Reads,
+        actions: Actions,
+        certificate: tuple[bytes, bytes] | None = None,
+    ) -> None:
+        self._policy = policy
+        self._reads = reads
+        self._actions = actions
+        super().__init__(
+            location,
+            auth_handler=NoHandshake(),
+            middleware={REQUEST: RequestFactory(authenticator)},
+            tls_certificates=[certificate] if certificate else None,
+        )
+
+    def list_flights(self, context: fl.ServerCallContext, criteria: bytes) -> Iterator[fl.FlightInfo]:
+        """See `Reads.listing`."""
+        request = request_of(context)
+        return bounded(self._reads.listing(request, criteria), request.id)
+
+    def get_flight_info(self, context: fl.ServerCallContext, descriptor: fl.FlightDescriptor) -> fl.FlightInfo:
+        """See `Reads.info`."""
+        request = request_of(context)
+        with boundary(request.id):
+            return self._reads.info(request, descriptor)
+
+    def get_schema(self, context: fl.ServerCallContext, descriptor: fl.FlightDescriptor) -> fl.SchemaResult:
+        """See `Reads.schema`."""
+        request = request_of(context)
+        with boundary(request.id):
+            return fl.SchemaResult(self._reads.schema(request, descriptor))
+
+    def do_get(self, context: fl.ServerCallContext, ticket: fl.Ticket) -> fl.FlightDataStream:
+        """See `Reads.stream`."""
+        request = request_of(context)
+        with boundary(request.id):
+            schema, batches = self._reads.stream(request, ticket.ticket)
+            return fl.GeneratorStream(schema, bounded(batches, request.id))
+
+    def do_put(
+        self,
+        context: fl.ServerCallContext,
+        descriptor: fl.FlightDescriptor,
+        reader: fl.MetadataRecordBatchReader,
+        writer: fl.FlightMetadataWriter,
+    ) -> None:
+        """Refuse: this server does not write. A reader hears first that readers may not."""
+        request = request_of(context)
+        with boundary(request.id):
+            project = _written_project(descriptor)
+            self._policy.authorise(request.principal, project, Role.DEVELOPER)
+            raise InvalidRequestError("this server does not write", code="unsupported")
+
+    def do_exchange(
+        self,
+        context: fl.ServerCallContext,
+        descriptor: fl.FlightDescriptor,
+        reader: fl.MetadataRecordBatchReader,
+        writer: fl.MetadataRecordBatchWriter,
+    ) -> None:
+        """Refuse: nothing is exchanged."""
+        with boundary(request_of(context).id):
+            raise InvalidRequestError("this server does not exchange", code="unsupported")
+
+    def do_action(self, context: fl.ServerCallContext, action: fl.Action) -> Generator[bytes, None, None]:
+        """See `Actions.run`."""
+        request = request_of(context)
+        results = self._actions.run(request, action.type, action.body.to_pybytes() if action.body else b"")
+        return bounded(results, request.id)
+
+    def list_actions(self, context: fl.ServerCallContext) -> list[tuple[str, str]]:
+        """The actions and what each gives."""
+        return list(ACTIONS.items())
+
+
+def _written_project(descriptor: fl.FlightDescriptor) -> str:
+    if descriptor.descriptor_type == fl.DescriptorType.PATH and descriptor.path:
+        return validate_name(descriptor.path[0].decode("utf-8", "replace"), "project")
+    return required_name(decode_object(descriptor.command or b"", "descriptor"), "project")

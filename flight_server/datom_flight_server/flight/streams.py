@@ -1,0 +1,96 @@
+"""Rows on their way out: batches, then the end record; counted, and stopped when the server stops."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+
+from datom_flight.protocol.errors import UnavailableError
+from datom_flight.protocol.messages import EndRecord
+
+from ..versions.tables import Selection, StoredTable
+
+
+class Streams:
+    """The streams that run now."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running = 0
+        self._draining = False
+        self._cut = False
+
+    @property
+    def draining(self) -> bool:
+        """Whether new streams are refused."""
+        return self._draining
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Around one stream.
+
+        Raises:
+            UnavailableError: ``unavailable`` once the server is stopping.
+        """
+        with self._changed:
+            if self._draining:
+                raise UnavailableError("the server is stopping")
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    def check(self) -> None:
+        """Between two batches: raise when streams are being cut."""
+        if self._cut:
+            raise UnavailableError("the server stopped before the stream ended")
+
+    def drain(self, grace_seconds: float) -> bool:
+        """Refuse new streams and wait for those that run; whether all ended within `grace_seconds`. The rest is cut."""
+        with self._changed:
+            self._draining = True
+            ended = self._changed.wait_for(lambda: self._running == 0, grace_seconds)
+            self._cut = True
+            return ended
+
+
+def table_stream(table: StoredTable, selection: Selection, streams: Streams) -> Generator[Any, None, None]:
+    """What a `GeneratorStream` sends for `selection`: its batches, then the empty batch with the end record.
+
+    Closes `table` when it ends, however it ends.
+    """
+    schema = table.schema_of(selection.columns)
+    has_dictionaries = any(_holds_dictionary(field.type) for field in schema)
+    rows = 0
+    last = None
+    with streams.running(), table:
+        for batch in table.batches(selection):
+            streams.check()
+            yield _with_dictionaries(batch) if has_dictionaries else batch
+            rows += batch.num_rows
+            last = batch
+        if last is None:
+            last = pa.record_batch([pa.nulls(0, field.type) for field in schema], schema=schema)
+            if has_dictionaries:
+                yield _with_dictionaries(last)
+        end = EndRecord(rows, table.version.version, table.version.data_sha)
+        # of the last batch, so that its dictionaries stay the ones last sent
+        yield last.slice(0, 0), end.to_json()
+
+
+def _with_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatchReader:
+    # a plain batch in a GeneratorStream goes out without its dictionaries, a reader's does not
+    return pa.RecordBatchReader.from_batches(batch.schema, [batch])
+
+
+def _holds_dictionary(type_: pa.DataType) -> bool:
+    if pa.types.is_dictionary(type_):
+        return True
+    return any(_holds_dictionary(type_.field(index).type) for index in range(type_.num_fields))
