@@ -1,0 +1,9 @@
+"""What every test may use."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+# The same examples on every run: a failure here is a failure everywhere, and no test fails for its time.
+settings.register_profile("datom", derandomize=True, database=None, deadline=None)
+settings.load_profile("datom")
