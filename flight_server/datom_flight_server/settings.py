@@ -39,6 +39,7 @@ class SettingsError(InvalidRequestError):
     """The settings cannot be used; ``problems`` says why, one line a key, each with the key's full name."""
 
     def __init__(self, path: Path, problems: Iterable[str]) -> None:
+        self.path = path
         self.problems = tuple(problems)
         super().__init__(
             f'settings "{path}": ' + "; ".join(self.problems),

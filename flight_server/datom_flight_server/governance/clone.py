@@ -91,7 +91,14 @@ class Clone:
                 shutil.rmtree(self._directory, ignore_errors=True)
                 self._directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._repository = pygit2.init_repository(str(self._directory), bare=True)
+            self._unlock()
         return self._repository
+
+    def _unlock(self) -> None:
+        # a process that was killed while it moved the reference leaves a lock that nobody would ever remove
+        for lock in (self._directory / _HEAD).parent.glob("*.lock"):
+            if time.time() - lock.stat().st_mtime > FETCH_SECONDS:
+                lock.unlink(missing_ok=True)
 
     def _explanation(self, error: Exception) -> str:
         if "://" not in self._url and self._url.startswith("/") and not Path(self._url).exists():
@@ -104,7 +111,7 @@ class _Callbacks(pygit2.RemoteCallbacks):
 
     def __init__(self, url: str, token: str | None, cancelled: Callable[[], bool]) -> None:
         super().__init__()
-        self._host = urlsplit(url).hostname
+        self._url = url
         self._token = token
         self._cancelled = cancelled
         self._offered = False
@@ -121,7 +128,7 @@ class _Callbacks(pygit2.RemoteCallbacks):
         if allowed_types & CredentialType.SSH_KEY:
             return pygit2.KeypairFromAgent(username_from_url or "git")
         if allowed_types & CredentialType.USERPASS_PLAINTEXT and self._token is not None:
-            if urlsplit(url).hostname != self._host:
+            if not _same_place(self._url, url):
                 raise UnavailableError("the remote sends to another host", code="store_unreachable")
             return pygit2.UserPass("x-access-token", self._token)
         raise UnavailableError("the remote asks for a token, and none is set", code="store_unreachable")
@@ -133,21 +140,30 @@ class _Callbacks(pygit2.RemoteCallbacks):
             raise UnavailableError(f"the fetch took over {FETCH_SECONDS} s", code="timeout")
 
 
+def _same_place(url: str, other: str) -> bool:
+    """Whether a token for `url` may go to `other`: the same server, or the same host and now with TLS."""
+    mine, theirs = urlsplit(url), urlsplit(other)
+    return mine[:2] == theirs[:2] or (theirs.scheme == "https" and mine.hostname == theirs.hostname)
+
+
 def _default_branch(tips: Mapping[str, str]) -> str:
-    branches = [name for name in tips if name.startswith("refs/heads/")]
+    branches = [str(name) for name in tips if name.startswith("refs/heads/")]
     # a HEAD that names no branch is not sent at all
     for name in (*_DEFAULT_BRANCHES, *(branches if len(branches) == 1 else ())):
         if name in tips:
-            return name
+            return str(name)
     raise ValueError("the remote has no default branch" if branches else "the remote is empty")
 
 
 def _references(repository: pygit2.Repository, commit: str) -> list[tuple[str, bytes]]:
     found = []
-    tree = repository[commit].peel(pygit2.Tree)
-    projects = tree["projects"] if "projects" in tree else None
+    projects = _entry(repository[commit].peel(pygit2.Tree), "projects")
     for project in projects if isinstance(projects, pygit2.Tree) else ():
-        reference = project["ref.json"] if isinstance(project, pygit2.Tree) and "ref.json" in project else None
+        reference = _entry(project, "ref.json")
         if isinstance(reference, pygit2.Blob):
             found.append((str(project.name), reference.data))
     return found
+
+
+def _entry(tree: pygit2.Object, name: str) -> pygit2.Object | None:
+    return tree[name] if isinstance(tree, pygit2.Tree) and name in tree else None

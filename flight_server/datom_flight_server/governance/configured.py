@@ -71,16 +71,18 @@ class ConfiguredProjects:
 
 def project_source(settings: Settings) -> ProjectSource:
     """The projects that `settings` name and find, not started yet."""
-    governance = settings.governance
+    governed = None
+    if settings.governance is not None:
+        token = settings.governance.token
+        governed = GovernanceRepository(
+            settings.governance.repo,
+            token.get_secret_value() if token else None,
+            settings.cache.directory / "governance",
+        )
     return ConfiguredProjects(
         named={
             name: Project(name, table.data, table.access) for name, table in settings.projects.items() if table.data
         },
         access={name: table.access for name, table in settings.projects.items()},
-        governed=governance
-        and GovernanceRepository(
-            governance.repo,
-            governance.token.get_secret_value() if governance.token else None,
-            settings.cache.directory / "governance",
-        ),
+        governed=governed,
     )

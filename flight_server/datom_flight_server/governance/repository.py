@@ -63,7 +63,7 @@ class GovernanceRepository:
         self._failure: str | None = None
         self._failing_since: datetime | None = None
         self._fetched: datetime | None = None
-        self._attempted = -RETRY_SECONDS
+        self._attempted: float = -RETRY_SECONDS
         # fetches are numbered: asked for, begun and ended, so that an asker can wait for one that began after asking
         self._changed = threading.Condition()
         self._asked = self._begun = self._ended = 0

@@ -1,0 +1,153 @@
+"""``datom-flight-server``: serve, check the settings, make tokens."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import re
+import signal
+import sys
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from datom_flight.protocol.errors import DatomError
+from datom_flight.protocol.names import validate_name
+
+from .model import Principal, Role
+from .settings import Settings, SettingsError, load_auth
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class _Commands(click.Group):
+    """Commands whose refusals are one line on stderr and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SettingsError as error:
+            for problem in error.problems:
+                _complain(f"{error.path}: {problem}")
+        except DatomError as error:
+            _complain(f"{error.message} ({error.hint})" if error.hint else error.message)
+        raise click.exceptions.Exit(1)
+
+
+class _Duration(click.ParamType[timedelta]):
+    """A time like 90d, 12h, 30m or 45s."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        match = re.fullmatch(r"([0-9]{1,5})([smhdw])", value.strip().lower())
+        if match is None or int(match[1]) == 0:
+            raise click.BadParameter(f'"{value}" is not a time like 90d, 12h or 30m', ctx, param)
+        units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+        return timedelta(**{units[match[2]]: int(match[1])})
+
+
+_config = click.option(
+    "--config", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The settings, a TOML file."
+)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="datom-flight", message="%(prog)s %(version)s")
+def main() -> None:
+    """Serve datom tables over Arrow Flight."""
+
+
+@main.command()
+@_config
+def serve(config: Path) -> None:
+    """Serve until SIGTERM or Ctrl-C; a second one ends at once. SIGHUP looks for new projects."""
+    # Loading Arrow takes longer than making a token.
+    from .app import App
+
+    settings = Settings.load(config, os.environ)
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger(__package__).setLevel(logging.INFO)
+    app = App(settings)
+    try:
+        url = app.start()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DatomError.of(
+            "unavailable", f"the server cannot start: {error}", hint="is another process listening there?"
+        ) from None
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in (*_STOP_SIGNALS, signal.SIGHUP):
+        signal.signal(number, lambda number, _: signals.put(number))
+    click.echo(f"listening on {url}")
+    while signals.get() == signal.SIGHUP:
+        app.refresh()
+    for number in _STOP_SIGNALS:
+        signal.signal(number, _end_at_once)
+    if not app.stop(settings.server.shutdown_grace_seconds):
+        _complain("streams were still running at the end of the grace period, and were cut")
+        _end(0)
+
+
+@main.command()
+@_config
+def check(config: Path) -> None:
+    """Say whether everything the settings name is there and can be reached."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from .check import State, run_checks
+
+    styles = {State.OK: "green", State.WARNING: "yellow", State.FAILED: "bold red"}
+    results = list(run_checks(config, os.environ))
+    table = Table("check", "state", "detail", box=None, pad_edge=False)
+    for result in results:
+        table.add_row(Text(result.subject), Text(result.state.value, styles[result.state]), Text(result.detail))
+    terminal = sys.stdout.isatty()
+    # into a file or a pipe, lines are not broken to a width nobody has
+    Console(width=None if terminal else 10_000).print(table, soft_wrap=not terminal)
+    failed = sum(result.state is State.FAILED for result in results)
+    if failed:
+        _complain(f"{failed} of {len(results)} checks failed; what to do stands beside each")
+        sys.exit(1)
+
+
+@main.group()
+def token() -> None:
+    """Make tokens."""
+
+
+@token.command()
+@_config
+@click.option("--principal", required=True, metavar="P", help="Who will hold the token.")
+@click.option("--role", required=True, type=click.Choice([role.value for role in Role]))
+@click.option("--project", "projects", multiple=True, metavar="P", help="A project it holds for; none: all.")
+@click.option("--expires", type=_Duration(), default="90d", show_default=True, help="For how long: 90d, 12h, 30m.")
+def create(config: Path, principal: str, role: str, projects: tuple[str, ...], expires: timedelta) -> None:
+    """Print a new token."""
+    from .auth.tokens import Tokens
+
+    held_for = frozenset(validate_name(name, "project") for name in projects) if projects else None
+    tokens = Tokens(load_auth(config, os.environ).secret.get_secret_value())
+    click.echo(tokens.create(Principal(principal, Role(role), held_for), expires))
+
+
+def _complain(text: str) -> None:
+    click.echo("error: " + " ".join(text.split()), err=True)
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    _end(128 + number)
+
+
+def _end(code: int) -> None:
+    # a stalled reader holds a thread that the interpreter would wait for
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

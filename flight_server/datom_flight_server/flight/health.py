@@ -1,0 +1,80 @@
+"""``grpc.health.v1``, on a port of its own because Flight's server takes no other services."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import HealthServicer
+
+from datom_flight.protocol.errors import UnavailableError
+
+SERVICES = ("", "arrow.flight.protocol.FlightService")
+FOLLOW_SECONDS = 0.5
+
+
+class Health:
+    """A gRPC server, from construction until `close`, that says SERVING while `serving` is true.
+
+    Watchers hear of a change within half a second; `Check` answers what holds at that moment.
+
+    Args:
+        address: ``HOST:PORT``.
+
+    Raises:
+        UnavailableError: ``unavailable`` when the address cannot be listened on.
+    """
+
+    def __init__(self, address: str, serving: Callable[[], bool]) -> None:
+        self._servicer = _Servicer(serving)
+        # without this, a second server would share the port in silence
+        options = [("grpc.so_reuseport", 0)]
+        self._server = grpc.server(ThreadPoolExecutor(2, thread_name_prefix="health"), options=options)
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, self._server)
+        try:
+            self.port: int = self._server.add_insecure_port(address)
+        except RuntimeError:
+            raise UnavailableError(
+                f'server.health: "{address}" cannot be listened on', hint="another process may be listening there"
+            ) from None
+        self._server.start()
+        self._closed = threading.Event()
+        self._follower = threading.Thread(target=self._follow, name="health", daemon=True)
+        self._follower.start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._closed.set()
+        self._follower.join()
+        self._server.stop(grace=None).wait()
+
+    def _follow(self) -> None:
+        while not self._closed.wait(FOLLOW_SECONDS):
+            self._servicer.update()
+
+
+class _Servicer(HealthServicer):  # type: ignore[misc]
+    def __init__(self, serving: Callable[[], bool]) -> None:
+        super().__init__()
+        self._serving = serving
+        self._said: bool | None = None
+        self._updating = threading.Lock()
+        self.update()
+
+    def update(self) -> None:
+        with self._updating:
+            serving = self._serving()
+            if serving == self._said:
+                return
+            self._said = serving
+            answer = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+            for service in SERVICES:
+                self.set(service, answer)
+
+    def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
+        self.update()
+        return super().Check(request, context)
