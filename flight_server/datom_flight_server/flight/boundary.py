@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -38,8 +38,6 @@ def flight_error(error: Exception, request_id: str) -> Exception:
 
     What is no `DatomError` is a fault of ours: it is logged whole, and the caller gets ``internal`` and the request id.
     """
-    if isinstance(error, fl.FlightError):
-        return error
     if not isinstance(error, DatomError):
         _log.error("request %s failed", request_id, exc_info=error)
         error = InternalError("the server failed at this request")
@@ -47,7 +45,8 @@ def flight_error(error: Exception, request_id: str) -> Exception:
     if sent.code == "unsupported":
         # the one way to the status UNIMPLEMENTED, which drivers look for; it has no room for extra_info
         return NotImplementedError(str(sent))
-    return _FLIGHT_ERRORS.get(sent.code, fl.FlightServerError)(str(sent), extra_info=sent.to_json())
+    flight_class: Callable[..., Exception] = _FLIGHT_ERRORS.get(sent.code, fl.FlightServerError)
+    return flight_class(str(sent), extra_info=sent.to_json())
 
 
 @contextmanager

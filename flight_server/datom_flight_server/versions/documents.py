@@ -49,7 +49,7 @@ class Documents:
         self._lock = threading.Lock()
         self._entries: OrderedDict[tuple[str, str], _Entry[Any]] = OrderedDict()
         self._bytes = 0
-        self._asking: SingleFlight[Any] = SingleFlight()
+        self._asking: SingleFlight[_Entry[Any]] = SingleFlight()
 
     def get(self, store: ObjectStore, key: str, parse: Callable[[bytes, str], T]) -> T:
         """The document at `key`, parsed by ``parse(data, key)``.
@@ -58,16 +58,16 @@ class Documents:
             DatomError: what the storage or `parse` raises; nothing is kept then.
         """
         place = (store.uri, key)
-        entry = self._kept(place)
-        if entry is not None and self._clock() - entry.checked <= self._max_age_seconds:
-            return cast("T", entry.value)
-        return cast("T", self._asking.run(place, lambda: self._ask(store, key, parse)))
+        entry = self._fresh(place)
+        if entry is None:
+            entry = self._asking.run(place, lambda: self._fresh(place) or self._ask(store, key, parse))
+        return cast("T", entry.value)
 
     def newest(self, store: ObjectStore, key: str, parse: Callable[[bytes, str], T]) -> T:
         """As `get`, but always as it is in the storage after this call began."""
-        return self._ask(store, key, parse)
+        return self._ask(store, key, parse).value
 
-    def _ask(self, store: ObjectStore, key: str, parse: Callable[[bytes, str], T]) -> T:
+    def _ask(self, store: ObjectStore, key: str, parse: Callable[[bytes, str], T]) -> _Entry[T]:
         place = (store.uri, key)
         entry: _Entry[T] | None = self._kept(place)
         checked = self._clock()
@@ -75,10 +75,15 @@ class Documents:
         if document is None:
             assert entry is not None
             entry.checked = checked
-            return entry.value
-        value = parse(document.data, key)
-        self._keep(place, _Entry(value, document.etag, checked, len(document.data) * _PARSED_SIZE_FACTOR))
-        return value
+            return entry
+        cost_bytes = len(document.data) * _PARSED_SIZE_FACTOR
+        entry = _Entry(parse(document.data, key), document.etag, checked, cost_bytes)
+        self._keep(place, entry)
+        return entry
+
+    def _fresh(self, place: tuple[str, str]) -> _Entry[Any] | None:
+        entry = self._kept(place)
+        return entry if entry is not None and self._clock() - entry.checked <= self._max_age_seconds else None
 
     def _kept(self, place: tuple[str, str]) -> _Entry[Any] | None:
         with self._lock:

@@ -103,6 +103,12 @@ class Payloads:
         self._touch(path)
         return file
 
+    def _is_kept(self, path: Path) -> bool:
+        try:
+            return self._checked.get(path) == _Stamp.of(path)
+        except FileNotFoundError:
+            return False
+
     def _recheck(self, path: Path, stamp: _Stamp, sha256: str | None) -> bool:
         """Whether a file of an earlier or another process holds what its name says; one that does not is dropped."""
         if sha256 is not None:
@@ -123,6 +129,8 @@ class Payloads:
             os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
     def _fetch(self, store: ObjectStore, key: str, sha256: str | None, path: Path) -> None:
+        if self._is_kept(path):
+            return  # another flight landed between our look and our start
         path.parent.mkdir(exist_ok=True)
         part = path.with_name(f"{uuid.uuid4().hex}{_PART}")
         try:

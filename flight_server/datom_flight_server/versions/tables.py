@@ -204,13 +204,13 @@ class StoredTable:
         return [group.id for group in matching.row_groups]
 
     def _rows_per_batch(self, file: pq.ParquetFile, row_groups: list[int], columns: list[str]) -> int:
-        total = sum(self._metadata.row_group(index).num_rows for index in row_groups)
+        total = sum(int(self._metadata.row_group(index).num_rows) for index in row_groups)
         if total <= _SAMPLE_ROWS:
             return max(1, total)
         sample = next(file.iter_batches(batch_size=_SAMPLE_ROWS, row_groups=row_groups[:1], columns=columns), None)
-        if sample is None or sample.num_rows == 0:
+        if sample is None:
             return _SAMPLE_ROWS
-        return max(1, _DECODE_BYTES * sample.num_rows // max(1, sample.nbytes))
+        return max(1, int(_DECODE_BYTES * sample.num_rows // max(1, sample.nbytes)))
 
 
 def _identified(schema: pa.Schema, found: TableVersion) -> pa.Schema:
