@@ -1,0 +1,155 @@
+"""Calls to the servers: with a deadline and the caller's token, retried where that can help, failing as DatomError."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from typing import Any, TypeVar
+
+import pyarrow.flight as fl
+from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_random_exponential
+
+from .credentials import Credential
+from .failures import TRANSPORT_ERRORS, to_datom_error
+from .protocol.errors import AuthenticationError, DatomError, InternalError, InvalidRequestError
+from .protocol.messages import ReadRequest, decode_object, encode_object
+from .replicas import Replica, Replicas
+
+T = TypeVar("T")
+
+ACTION_SECONDS = 30.0
+STREAM_SECONDS = 300.0
+
+_MORE_ATTEMPTS = 4
+_MAX_THREADS = 64
+_LONG_ACTIONS = frozenset({"datom.validate"})
+
+
+class Calls:
+    """Makes calls with one credential. Safe to use from many threads.
+
+    Args:
+        timeout: seconds for each call; None is `ACTION_SECONDS`, and `STREAM_SECONDS` for streams.
+
+    Raises:
+        InvalidRequestError: ``invalid_argument`` when `timeout` is not a number above 0.
+    """
+
+    def __init__(self, replicas: Replicas, credential: Credential, timeout: float | None = None) -> None:
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0):
+            raise InvalidRequestError(f'timeout "{timeout}" is not a number of seconds above 0')
+        self.replicas = replicas
+        self._credential = credential
+        self._timeout = timeout
+        # Calls run in threads of their own, because pyarrow's cannot be interrupted: Ctrl-C ends the wait at once.
+        self._threads = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="datom-flight")
+
+    def authorised_by(self, credential: Credential) -> Calls:
+        """The same calls with another credential; closing either closes both."""
+        other = copy(self)
+        other._credential = credential
+        return other
+
+    def close(self) -> None:
+        """Refuse calls from now on, and fail those under way."""
+        self.replicas.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def action(self, name: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The results of an action, in order. Raises `DatomError` of any code.
+
+        Entries of `body` that are None are left out.
+        """
+        action = fl.Action(name, encode_object({key: value for key, value in body.items() if value is not None}))
+
+        def call(replica: Replica, options: fl.FlightCallOptions) -> list[bytes]:
+            return [result.body.to_pybytes() for result in replica.client.do_action(action, options)]
+
+        seconds = STREAM_SECONDS if name in _LONG_ACTIONS else ACTION_SECONDS
+        answers = self.retried(lambda: self.attempt(call, seconds))
+        return [decode_answer(answer, name) for answer in answers]
+
+    def flight_info(self, request: ReadRequest) -> fl.FlightInfo:
+        """What the server has for `request`. Raises `DatomError` of any code."""
+        descriptor = fl.FlightDescriptor.for_command(request.to_json())
+        return self.retried(
+            lambda: self.attempt(
+                lambda replica, options: replica.client.get_flight_info(descriptor, options), ACTION_SECONDS
+            )
+        )
+
+    def attempt(
+        self, call: Callable[[Replica, fl.FlightCallOptions], T], seconds: float, replica: Replica | None = None
+    ) -> T:
+        """What `call` gives, tried once; a second time with a new token if the first one had expired.
+
+        Args:
+            call: makes one call of pyarrow's.
+            seconds: its deadline, unless the connection has one for all calls.
+            replica: the server to use; None is the current one.
+        """
+        token = self._credential.token()
+        try:
+            return self._attempt(call, seconds, replica, token)
+        except AuthenticationError:
+            if not self._credential.refused(token):
+                raise
+        return self._attempt(call, seconds, replica, self._credential.token())
+
+    def retried(self, attempt: Callable[[], T], after_timeout: Callable[[], bool] = lambda: False) -> T:
+        """What `attempt` gives, tried again while its failure is of a retryable code, a few times at most.
+
+        Other replicas are tried at once, the same one again after a pause. A deadline that passed was the caller's
+        own, so only another replica is tried after it, unless `after_timeout` says that trying again makes sense.
+        """
+        replicas = len(self.replicas.urls)
+        pause = wait_random_exponential(multiplier=0.1, max=2)
+
+        def again(state: RetryCallState) -> bool:
+            error = state.outcome.exception() if state.outcome else None
+            if not isinstance(error, DatomError) or not error.retryable:
+                return False
+            return error.code != "timeout" or state.attempt_number < replicas or after_timeout()
+
+        retrying = Retrying(
+            retry=again,
+            stop=stop_after_attempt(replicas + _MORE_ATTEMPTS),
+            wait=lambda state: 0 if state.attempt_number < replicas else pause(state),
+            reraise=True,
+        )
+        return retrying(attempt)
+
+    def _attempt(
+        self,
+        call: Callable[[Replica, fl.FlightCallOptions], T],
+        seconds: float,
+        replica: Replica | None,
+        token: str | None,
+    ) -> T:
+        replica = replica or self.replicas.current()
+        headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
+        options = fl.FlightCallOptions(timeout=self._timeout or seconds, headers=headers)
+        # Raised outside the handlers: as a context, Flight's error would keep its frames and their batches alive.
+        try:
+            return self._threads.submit(call, replica, options).result()
+        except DatomError as error:
+            failure = error
+        except TRANSPORT_ERRORS as error:
+            failure = to_datom_error(error, replica.url)
+        if failure.retryable:
+            self.replicas.leave(replica)
+        raise failure
+
+
+def decode_answer(data: bytes, what: str) -> dict[str, Any]:
+    """The JSON object that a server sent.
+
+    Raises:
+        InternalError: it is something else.
+    """
+    try:
+        return decode_object(data, f"the answer to {what}")
+    except DatomError as error:
+        reason = error.message
+    raise InternalError(reason, hint="client and server may be of different releases")

@@ -1,0 +1,426 @@
+"""The connection: what a session with a datom server is made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import pyarrow as pa
+import pyarrow.flight as fl
+
+from . import text
+from .addresses import parse_urls
+from .calls import Calls
+from .credentials import FixedToken, SessionToken, find_token
+from .pins import Pin, PinnedTable
+from .protocol.errors import DatomError, InvalidRequestError, NotFoundError, StoredDataError, VersionError
+from .reads import Instant, Reads, Scan, Selection
+from .replicas import Replicas
+from .results import (
+    Finding,
+    Findings,
+    History,
+    Identity,
+    ProjectInfo,
+    Projects,
+    ProjectSummary,
+    Records,
+    TableInfo,
+    Tables,
+    Version,
+    parse_timestamp,
+    required,
+)
+from .sets import DatomSet, Member
+from .verification import verify
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+ROLES = ("reader", "developer", "admin")
+
+_CONCURRENT_LOOKUPS = 8
+
+
+def connect(
+    url: str | None = None,
+    project: str | None = None,
+    *,
+    token: str | None = None,
+    role: str | None = None,
+    tls_root_certs: str | os.PathLike[str] | bytes | None = None,
+    timeout: float | None = None,
+) -> Connection:
+    """A connection to a datom server, after asking it who the caller is.
+
+    Args:
+        url: ``grpc://host:port`` or ``grpc+tls://host:port``, or several replicas with commas between; None takes
+            the environment's DATOM_FLIGHT_URL.
+        project: the project that names of tables are looked up in; None takes DATOM_FLIGHT_PROJECT, else the only
+            project the caller may see.
+        token: None takes DATOM_FLIGHT_TOKEN, else what ``datom-flight login`` stored; empty sends none.
+        role: work with no more rights than this role has, even if the token has them.
+        tls_root_certs: the authority of the server's certificate, PEM text or the path of a file; None takes those
+            this machine trusts.
+        timeout: seconds for each call; None allows 30 for a question and 300 for a stream of rows.
+
+    Raises:
+        AuthenticationError: ``unauthenticated``: the token is not valid.
+        PermissionDeniedError: ``permission_denied``: `role` is wider than the token's.
+        UnavailableError: ``unavailable`` or ``timeout``: no server answers.
+        InvalidRequestError: ``invalid_argument``: an argument is not of its form.
+    """
+    url = url or os.environ.get("DATOM_FLIGHT_URL")
+    if not url:
+        raise InvalidRequestError("no URL was given", hint="name the server, or set DATOM_FLIGHT_URL")
+    if role is not None and role not in ROLES:
+        raise InvalidRequestError(f'role "{role}" is not one of {", ".join(ROLES)}')
+    urls = parse_urls(url)
+    replicas = Replicas(urls, tls_root_certs)
+    calls = Calls(replicas, FixedToken(find_token(token, urls)), timeout)
+    try:
+        if role is not None:
+            calls = calls.authorised_by(SessionToken(partial(_session, calls, role)))
+        identity = Identity.from_wire(_one(calls.action("datom.whoami", {}), "datom.whoami"))
+        return Connection(calls, identity, project or os.environ.get("DATOM_FLIGHT_PROJECT") or None)
+    except BaseException:
+        calls.close()
+        raise
+
+
+class Connection:
+    """A session with a datom server, in one project. Made by `connect`; safe to use from many threads.
+
+    Every method raises `DatomError`: besides what it names, ``unavailable``, ``timeout``, ``unauthenticated`` and
+    ``permission_denied`` whenever the server says so. Calls that may be sent again after a passing failure are.
+
+    Attributes:
+        principal: who the server says the caller is.
+        role: ``reader``, ``developer`` or ``admin``.
+        project: where names of tables are looked up; None when none was given and several are visible.
+        url: as given, normalised.
+    """
+
+    def __init__(self, calls: Calls, identity: Identity, project: str | None) -> None:
+        self._calls = calls
+        self._reads = Reads(calls)
+        self.principal = identity.principal
+        self.role = identity.role
+        self.url = ",".join(calls.replicas.urls)
+        self._visible: list[str] = []
+        if project is None:
+            visible = [found.name for found in self.projects()] if identity.projects is None else identity.projects
+            self._visible = visible
+            project = visible[0] if len(visible) == 1 else None
+        self.project = project
+
+    @property
+    def flight(self) -> fl.FlightClient:
+        """The Flight client of the replica in use; calls made with it are the caller's own affair."""
+        return self._calls.replicas.current().client
+
+    def close(self) -> None:
+        """End the connection. Calls under way fail; later ones are ``invalid_argument``."""
+        self._calls.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return text.card(
+            "datom connection",
+            [
+                ("Project", text.clean(self.project)),
+                ("Role", text.clean(self.role)),
+                ("Endpoint", self.url),
+                ("Principal", text.clean(self.principal)),
+            ],
+        )
+
+    # What there is.
+
+    def whoami(self) -> Identity:
+        """Who the server says the caller is."""
+        return Identity.from_wire(self._ask("datom.whoami", {}))
+
+    def projects(self) -> Projects:
+        """The projects the caller may see."""
+        return Projects(map(ProjectInfo.from_wire, self._calls.action("datom.projects", {})))
+
+    def summary(self) -> ProjectSummary:
+        """The project at a glance."""
+        return ProjectSummary.from_wire(self._ask("datom.summary", {"project": self._project()}))
+
+    def tables(self, pattern: str | None = None) -> Tables:
+        """The project's tables and sets, as its manifest lists them.
+
+        Args:
+            pattern: a glob on the name, such as ``"l*"``.
+        """
+        body = {"project": self._project(), "pattern": pattern}
+        return Tables(map(TableInfo.from_wire, self._calls.action("datom.tables", body)))
+
+    def history(self, name: str, limit: int | None = None) -> History:
+        """The versions of a table or set, newest first; at most `limit` of them."""
+        body = {"project": self._project(), "table": name, "limit": limit}
+        return History(map(Version.from_wire, self._calls.action("datom.history", body)))
+
+    def metadata(self, name: str, version: str | None = None, *, as_of: Instant | None = None) -> dict[str, Any]:
+        """A version's metadata document, as stored."""
+        return self._ask("datom.metadata", self._version_body(name, version, as_of))
+
+    def parents(self, name: str, version: str | None = None, *, as_of: Instant | None = None) -> Records | None:
+        """What a version was derived from, as recorded; None when nothing is recorded."""
+        return self._records("parents", name, version, as_of)
+
+    def lineage(self, name: str, version: str | None = None, *, as_of: Instant | None = None) -> Records | None:
+        """The imports that a version goes back to, as recorded; None when nothing is recorded."""
+        return self._records("lineage", name, version, as_of)
+
+    def validate(self, name: str | None = None) -> Findings:
+        """What the server finds when it compares documents and bytes, of one table or of the whole project."""
+        body = {"project": self._project(), "table": name}
+        return Findings(map(Finding.from_wire, self._calls.action("datom.validate", body)))
+
+    # Rows.
+
+    def schema(
+        self,
+        name: str,
+        version: str | None = None,
+        *,
+        as_of: Instant | None = None,
+        pin: Pin | None = None,
+    ) -> pa.Schema:
+        """A version's columns and types, without moving data.
+
+        Its metadata names ``datom.project``, ``datom.table``, ``datom.version`` and ``datom.data_sha``.
+        """
+        return self._reads.plan(self._select(name, version, as_of, pin)).schema
+
+    def read(
+        self,
+        name: str,
+        version: str | None = None,
+        *,
+        as_of: Instant | None = None,
+        pin: Pin | None = None,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+    ) -> pa.Table:
+        """Rows of one version of a table: all that were asked for, or an error.
+
+        Args:
+            version: a full id or a unique prefix of one; None is the current version.
+            as_of: take the version that was current at that instant. Naive is UTC, a bare date the end of that day.
+            pin: take the version that the pin holds. At most one of `version`, `as_of` and `pin` may be given.
+            columns: names, in the order wanted; None is all.
+            where: a SQL boolean expression over the table's columns, applied on the server.
+            limit: the first so many rows.
+
+        Raises:
+            NotFoundError: ``not_found``; VersionError: ``version_not_found``, ``version_ambiguous``.
+            InvalidRequestError: ``invalid_argument``, ``kind_mismatch`` (it is a set), ….
+            IntegrityError: ``integrity_mismatch``: what is stored is not what was recorded.
+            UnavailableError: ``truncated`` when the rows keep ending early; ``timeout``, ``unavailable``, ….
+        """
+        return self._reads.table(self._select(name, version, as_of, pin, columns, where, limit))
+
+    def scan(
+        self,
+        name: str,
+        version: str | None = None,
+        *,
+        as_of: Instant | None = None,
+        pin: Pin | None = None,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+    ) -> pa.RecordBatchReader:
+        """As `read`, the rows arriving batch by batch while they are used.
+
+        Letting go of the reader half way cancels the call. An error raised while reading means that the batches
+        before it are the first rows of the version, and that some are missing.
+        """
+        return self.open(name, version, as_of=as_of, pin=pin, columns=columns, where=where, limit=limit).reader()
+
+    def open(
+        self,
+        name: str,
+        version: str | None = None,
+        *,
+        as_of: Instant | None = None,
+        pin: Pin | None = None,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+    ) -> Scan:
+        """As `scan`, stopping before the rows move: to know their version, schema and number first."""
+        return self._reads.scan(self._select(name, version, as_of, pin, columns, where, limit))
+
+    # Sets.
+
+    def set(self, name: str, version: str | None = None, *, as_of: Instant | None = None) -> DatomSet:
+        """A version of a set: its labels and members, no data.
+
+        Raises:
+            InvalidRequestError: ``kind_mismatch``: it is a table.
+            StoredDataError: ``set_payload_malformed``, ``set_member_malformed``, ``document_sha_missing``, ….
+        """
+        return DatomSet.from_wire(self._ask("datom.set", self._version_body(name, version, as_of)))
+
+    def read_member(
+        self,
+        set: DatomSet,
+        name: str | Member,
+        *,
+        tags: Mapping[str, str | Sequence[str]] | None = None,
+        version: str | None = None,
+    ) -> pa.Table | DatomSet:
+        """One member of a set at the version the set cites: a table's rows, or another set.
+
+        Args:
+            name: the member's name, or the member itself.
+            tags: labels it must carry, for a name that several members have.
+            version: how its version must begin, likewise.
+
+        Raises:
+            NotFoundError: ``member_not_found``, ``member_ambiguous``; ``member_project_mismatch`` when it belongs to
+                another project and cannot be read there.
+            StoredDataError: ``member_kind_unknown``: a newer kind than this release knows.
+        """
+        if isinstance(name, Member):
+            if tags is not None or version is not None:
+                raise InvalidRequestError("tags and version narrow a name; a Member is one member already")
+            member = name
+        else:
+            member = set.member(name, tags=tags, version=version)
+        cited = member.id
+        try:
+            if cited.kind == "table":
+                return self._reads.table(Selection.of(cited.project, cited.name, cited.version))
+            if cited.kind == "set":
+                body = {"project": cited.project, "table": cited.name, "version": cited.version}
+                return DatomSet.from_wire(self._ask("datom.set", body))
+        except NotFoundError as error:
+            if cited.project == self.project:
+                raise
+            raise NotFoundError(
+                f'member "{cited.name}" belongs to project "{cited.project}" and could not be read: {error.message}',
+                code="member_project_mismatch",
+                fields={"project": cited.project, "cause": error.code},
+                request_id=error.request_id,
+            ) from error
+        raise StoredDataError(
+            f'member "{cited.name}" is of kind "{cited.kind}", not a table or a set', code="member_kind_unknown"
+        )
+
+    # Pins.
+
+    def pin(self, names: Iterable[str] | None = None, *, as_of: Instant | None = None) -> Pin:
+        """The versions of tables, to keep beside an analysis and read again later.
+
+        Args:
+            names: the tables; None is every table of the project (with `as_of`: every one that existed then).
+            as_of: the versions current at that instant, instead of now.
+
+        Raises:
+            VersionError: ``version_not_found``: a table named has no version then, or one without a name.
+        """
+        wanted = [names] if isinstance(names, str) else names
+        if wanted is None:
+            tables = [found.name for found in self.tables() if found.kind == "table"]
+            found = _concurrently(lambda name: self._pinned(name, as_of, must_exist=as_of is None), tables)
+        else:
+            tables = list(dict.fromkeys(wanted))
+            found = _concurrently(lambda name: self._pinned(name, as_of, must_exist=True), tables)
+        held = {name: pinned for name, pinned in zip(tables, found, strict=True) if pinned is not None}
+        return Pin(self._project(), dict(sorted(held.items())))
+
+    def verify(self, pin_or_name: Pin | str, version: str | None = None) -> Findings:
+        """Whether tables still have the values their `data_sha` names, computed here from the rows that arrive.
+
+        One finding a table. Data that is damaged, gone or cannot be hashed is a finding too, not an error. R's own
+        parquet files lose a little of some types (units of time spans, fractions of seconds), and such a table then
+        differs although nothing happened to it.
+        """
+        if isinstance(pin_or_name, Pin):
+            if version is not None:
+                raise InvalidRequestError("a pin names the versions already", hint="leave version out")
+            selections = [self._select(name, pin=pin_or_name) for name in pin_or_name.tables]
+        else:
+            selections = [self._select(pin_or_name, version)]
+        return Findings(verify(self._reads, selection) for selection in selections)
+
+    # How it is done.
+
+    def _pinned(self, name: str, as_of: Instant | None, *, must_exist: bool) -> PinnedTable | None:
+        try:
+            plan = self._reads.plan(self._select(name, as_of=as_of))
+        except NotFoundError:
+            if must_exist:
+                raise
+            return None
+        if plan.version is None:
+            raise VersionError(f'the current data of "{name}" is in no version of its history')
+        return PinnedTable(plan.version, plan.data_sha, plan.parquet_sha, plan.table_rows)
+
+    def _select(
+        self,
+        name: str,
+        version: str | None = None,
+        as_of: Instant | None = None,
+        pin: Pin | None = None,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+    ) -> Selection:
+        project = pin.project if pin is not None and self.project is None else self._project()
+        return Selection.of(project, name, version, as_of, pin, columns, where, limit)
+
+    def _version_body(self, name: str, version: str | None, as_of: Instant | None) -> dict[str, Any]:
+        request = self._select(name, version, as_of).request
+        return {"project": request.project, "table": name, "version": request.version, "as_of": request.as_of}
+
+    def _records(self, what: str, name: str, version: str | None, as_of: Instant | None) -> Records | None:
+        found = self._ask(f"datom.{what}", self._version_body(name, version, as_of)).get(what)
+        return Records(record for record in found if isinstance(record, dict)) if isinstance(found, list) else None
+
+    def _ask(self, action: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return _one(self._calls.action(action, body), action)
+
+    def _project(self) -> str:
+        if self.project is None:
+            visible = ", ".join(f'"{name}"' for name in self._visible) or "none"
+            raise InvalidRequestError(
+                f"no project was named; visible to {self.principal}: {visible}",
+                hint="connect with project=NAME, or set DATOM_FLIGHT_PROJECT",
+            )
+        return self.project
+
+
+def _session(calls: Calls, role: str) -> tuple[str, datetime | None]:
+    answer = _one(calls.action("datom.session", {"role": role}), "datom.session")
+    return required(answer, "token"), parse_timestamp(answer.get("expires"))
+
+
+def _one(answers: list[dict[str, Any]], action: str) -> dict[str, Any]:
+    if len(answers) != 1:
+        raise DatomError.of("internal", f"the server gave {len(answers)} answers to {action}, not one")
+    return answers[0]
+
+
+def _concurrently(function: Callable[[T], U], items: Sequence[T]) -> list[U]:
+    with ThreadPoolExecutor(_CONCURRENT_LOOKUPS) as threads:
+        return list(threads.map(function, items))

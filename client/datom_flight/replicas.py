@@ -1,0 +1,100 @@
+"""The servers that can answer: one Flight client each, opened when first needed."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.flight as fl
+
+from .failures import TRANSPORT_ERRORS, to_datom_error
+from .protocol.errors import InvalidRequestError
+
+_OPTIONS = [
+    # gRPC waits a second before it tries a lost connection again; a restarted server is back sooner.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+]
+
+
+class Replica(NamedTuple):
+    """A server, and the client that talks to it."""
+
+    url: str
+    client: fl.FlightClient
+
+
+class Replicas:
+    """Servers that give the same answers. Calls go to one of them until it fails, then to the next.
+
+    Safe to use from many threads.
+    """
+
+    def __init__(self, urls: Sequence[str], tls_root_certs: str | os.PathLike[str] | bytes | None = None) -> None:
+        self.urls = tuple(urls)
+        self._root_certs = tls_root_certs
+        self._lock = threading.Lock()
+        self._clients: dict[str, fl.FlightClient] = {}
+        self._current = 0
+        self._closed = False
+
+    def current(self) -> Replica:
+        """The server to ask now.
+
+        Raises:
+            InvalidRequestError: ``invalid_argument``: closed, or `tls_root_certs` is neither PEM nor a file of it.
+            OSError: the file of `tls_root_certs` cannot be read.
+        """
+        with self._lock:
+            if self._closed:
+                raise InvalidRequestError("the connection is closed", hint="open another with connect()")
+            url = self.urls[self._current]
+            if url not in self._clients:
+                self._clients[url] = self._open(url)
+            return Replica(url, self._clients[url])
+
+    def leave(self, replica: Replica) -> None:
+        """Ask the next server from now on, unless another thread has moved on from `replica` already."""
+        with self._lock:
+            if self.urls[self._current] == replica.url:
+                self._current = (self._current + 1) % len(self.urls)
+
+    def close(self) -> None:
+        """Close every client. Calls under way fail; calls after it are refused."""
+        with self._lock:
+            self._closed = True
+            clients, self._clients = self._clients, {}
+        for client in clients.values():
+            client.close()
+
+    def _open(self, url: str) -> fl.FlightClient:
+        certificates = None
+        if url.startswith("grpc+tls"):
+            certificates = _system_certificates() if self._root_certs is None else _pem(self._root_certs)
+        try:
+            return fl.FlightClient(url, tls_root_certs=certificates, generic_options=_OPTIONS)
+        except TRANSPORT_ERRORS as error:
+            failure = to_datom_error(error, url)
+        raise failure
+
+
+def _pem(source: str | os.PathLike[str] | bytes) -> bytes:
+    if isinstance(source, str) and "-----BEGIN" in source:
+        source = source.encode()
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    if b"-----BEGIN CERTIFICATE-----" not in data:
+        raise InvalidRequestError(
+            "tls_root_certs holds no PEM certificate", hint='give a file, or text, with "-----BEGIN CERTIFICATE-----"'
+        )
+    return data
+
+
+def _system_certificates() -> bytes | None:
+    """The authorities this machine trusts; None leaves the choice to gRPC, whose own list may be missing or old."""
+    found = ssl.create_default_context().get_ca_certs(binary_form=True)
+    return "".join(map(ssl.DER_cert_to_PEM_cert, found)).encode() or None

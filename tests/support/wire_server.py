@@ -1,0 +1,271 @@
+"""A small server of the wire protocol over tables in memory, which misbehaves when told to.
+
+It exists for what the real server never does: streams that break, lie or stall. It knows no roles, no storage
+and no SQL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.flight as fl
+
+from datom_flight.identity import data_sha
+from datom_flight.protocol.errors import AuthenticationError, DatomError, NotFoundError, VersionError
+from datom_flight.protocol.messages import EndRecord, ReadRequest, decode_object, encode_object
+
+BATCH_ROWS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """One version of one table, as the server holds it."""
+
+    version: str
+    data_sha: str
+    rows: pa.Table
+
+
+@dataclass
+class Faults:
+    """What goes wrong, once for each element; the next call takes the next element.
+
+    Attributes:
+        refusals: raised by any call, before anything else.
+        break_after: batches after which a stream ends in ``unavailable``; None is a stream that does not break.
+        cut_after: likewise, the stream ending as if it were whole, without an end record.
+        ends: what to make of a stream's end record.
+        tear_after: batches after which the stream waits until `release` is set.
+    """
+
+    refusals: list[Exception] = field(default_factory=list)
+    break_after: list[int | None] = field(default_factory=list)
+    cut_after: list[int | None] = field(default_factory=list)
+    stall_after: list[int | None] = field(default_factory=list)
+    ends: list[Callable[[EndRecord], EndRecord]] = field(default_factory=list)
+    release: threading.Event = field(default_factory=threading.Event)
+
+
+class _Headers(fl.ServerMiddleware):  # type: ignore[misc]
+    def __init__(self, authorization: str | None) -> None:
+        self.authorization = authorization
+
+
+class _HeadersFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]
+    def start_call(self, info: fl.CallInfo, headers: dict[str, list[str]]) -> _Headers:
+        return _Headers(next(iter(headers.get("authorization", [])), None))
+
+
+class WireServer(fl.FlightServerBase):  # type: ignore[misc]
+    """Serves `put` tables on a free port of 127.0.0.1; a context manager.
+
+    Attributes:
+        faults: what to do wrong.
+        calls: method, and what it was about, of every call so far.
+        tokens: the tokens that are valid, with the principal each names; empty lets everybody in.
+        whoami: what ``datom.whoami`` answers besides the principal.
+        answers: fixed results of other actions.
+        warnings: attached to every `FlightInfo`.
+        cancelled: set when a client gave up a stream before its end.
+    """
+
+    def __init__(self, location: str = "grpc://127.0.0.1:0", streams: int = 1, **options: Any) -> None:
+        self.faults = Faults()
+        self.calls: list[tuple[str, Any]] = []
+        self.tokens: dict[str, str] = {}
+        self.whoami: dict[str, Any] = {"role": "reader", "projects": ["STUDY_001"]}
+        self.answers: dict[str, list[dict[str, Any]]] = {}
+        self.sessions = 0
+        self.session_seconds: str | None = None
+        self.warnings: list[str] = []
+        self.cancelled = threading.Event()
+        self._streams = streams
+        self._tables: dict[tuple[str, str], list[StoredVersion]] = {}
+        super().__init__(location, middleware={"headers": _HeadersFactory()}, **options)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"grpc://127.0.0.1:{self.port}"
+
+    def put(self, name: str, rows: pa.Table, project: str = "STUDY_001") -> StoredVersion:
+        """Make `rows` the current version of a table."""
+        history = self._tables.setdefault((project, name), [])
+        sha = data_sha(rows) if rows.num_rows else hashlib.sha256(name.encode()).hexdigest()
+        version = hashlib.sha256(f"{sha} {len(history)}".encode()).hexdigest()
+        stored = StoredVersion(version, sha, rows)
+        history.append(stored)
+        return stored
+
+    def forget(self, name: str, project: str = "STUDY_001") -> None:
+        """Lose a table."""
+        del self._tables[project, name]
+
+    def shutdown(self) -> None:
+        """Stop; streams that stall are released."""
+        self.faults.release.set()
+        super().shutdown()
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.wait()
+
+    # Flight.
+
+    def get_flight_info(self, context: fl.ServerCallContext, descriptor: fl.FlightDescriptor) -> fl.FlightInfo:
+        return self._answer(context, "GetFlightInfo", descriptor.command, self._info)
+
+    def do_get(self, context: fl.ServerCallContext, ticket: fl.Ticket) -> fl.GeneratorStream:
+        return self._answer(context, "DoGet", ticket.ticket, self._stream)
+
+    def do_action(self, context: fl.ServerCallContext, action: fl.Action) -> list[fl.Result]:
+        answer = self._answer(
+            context, action.type, action.body.to_pybytes(), lambda body: self._act(context, action.type, body)
+        )
+        return [fl.Result(encode_object(row)) for row in answer]
+
+    def _answer(
+        self, context: fl.ServerCallContext, method: str, data: bytes, respond: Callable[[dict[str, Any]], Any]
+    ) -> Any:
+        try:
+            body = decode_object(data, method)
+            self.calls.append((method, body))
+            if self.faults.refusals:
+                raise self.faults.refusals.pop(0)
+            self._principal(context)
+            return respond(body)
+        except DatomError as error:
+            failure = on_the_wire(error)
+        raise failure
+
+    def _principal(self, context: fl.ServerCallContext) -> str:
+        if not self.tokens:
+            return "somebody"
+        token = (context.get_middleware("headers").authorization or "").removeprefix("Bearer ")
+        if token not in self.tokens:
+            raise AuthenticationError("the token is not valid", request_id="r-1")
+        return self.tokens[token]
+
+    def _act(self, context: fl.ServerCallContext, name: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+        if name == "datom.whoami":
+            return [{"principal": self._principal(context), **self.whoami}]
+        if name == "datom.session":
+            self.sessions += 1
+            token = f"session-{self.sessions}"
+            self.tokens[token] = f"{self._principal(context)} as {body['role']}"
+            return [{"token": token, "expires": self.session_seconds}]
+        if name == "datom.tables" and name not in self.answers:
+            return [
+                {"name": table, "kind": "table", "version": versions[-1].version}
+                for (project, table), versions in self._tables.items()
+                if project == body["project"]
+            ]
+        if name in self.answers:
+            return self.answers[name]
+        raise DatomError.of("unsupported", f'no action "{name}"')
+
+    def _resolve(self, request: ReadRequest) -> StoredVersion:
+        history = self._tables.get((request.project, request.table))
+        if not history:
+            raise NotFoundError(f'no table "{request.table}" in project "{request.project}"')
+        if request.version is None:
+            return history[-1]
+        found = [stored for stored in history if stored.version.startswith(request.version)]
+        if len(found) != 1:
+            raise VersionError(f'no version "{request.version}" of "{request.table}"')
+        return found[0]
+
+    def _schema(self, request: ReadRequest, stored: StoredVersion) -> pa.Schema:
+        told = {"project": request.project, "table": request.table}
+        told |= {"version": stored.version, "data_sha": stored.data_sha}
+        return stored.rows.schema.with_metadata({f"datom.{key}": value for key, value in told.items()})
+
+    def _info(self, body: dict[str, Any]) -> fl.FlightInfo:
+        request = ReadRequest.from_object(body)
+        stored = self._resolve(request)
+        told = {"project": request.project, "table": request.table, "version": stored.version}
+        told |= {"data_sha": stored.data_sha, "parquet_sha": stored.data_sha[::-1]}
+        told |= {"rows": stored.rows.num_rows, "warnings": self.warnings}
+        tickets = [
+            ReadRequest(request.project, request.table, stored.version, row_groups=(part, part + 1)).to_json()
+            for part in range(self._streams)
+        ]
+        return fl.FlightInfo(
+            self._schema(request, stored),
+            fl.FlightDescriptor.for_command(b""),
+            [fl.FlightEndpoint(ticket, []) for ticket in tickets],
+            stored.rows.num_rows,
+            -1,
+            True,
+            json.dumps(told).encode(),
+        )
+
+    def _stream(self, body: dict[str, Any]) -> fl.GeneratorStream:
+        request = ReadRequest.from_object(body)
+        stored = self._resolve(request)
+        rows = stored.rows
+        if request.row_groups is not None:
+            part, share = request.row_groups[0], -(-rows.num_rows // self._streams)
+            rows = rows.slice(part * share, share)
+        schema = self._schema(request, stored)
+        end = EndRecord(rows.num_rows, stored.version, stored.data_sha)
+        if self.faults.ends:
+            end = self.faults.ends.pop(0)(end)
+        plan = [
+            faults.pop(0) if faults else None
+            for faults in (self.faults.break_after, self.faults.cut_after, self.faults.stall_after)
+        ]
+        return fl.GeneratorStream(schema, self._batches(rows.cast(schema), schema, end, *plan))
+
+    def _batches(
+        self,
+        rows: pa.Table,
+        schema: pa.Schema,
+        end: EndRecord,
+        break_after: int | None,
+        cut_after: int | None,
+        stall_after: int | None,
+    ) -> Iterator[Any]:
+        try:
+            sent = -1
+            for sent, batch in enumerate(rows.to_batches(BATCH_ROWS)):
+                if sent == break_after:
+                    raise fl.FlightUnavailableError("the server is stopping")
+                if sent == cut_after:
+                    return
+                if sent == stall_after:
+                    self.faults.release.wait()
+                yield pa.RecordBatchReader.from_batches(schema, [batch])
+            if break_after == sent + 1:
+                raise fl.FlightUnavailableError("the server is stopping")
+            if cut_after != sent + 1:
+                empty = pa.RecordBatch.from_pylist([], schema=schema)
+                yield (
+                    pa.RecordBatchReader.from_batches(schema, [empty]) if not rows.num_rows else (empty, end.to_json())
+                )
+                if not rows.num_rows:
+                    yield empty, end.to_json()
+        except GeneratorExit:
+            self.cancelled.set()
+            raise
+
+
+def on_the_wire(error: DatomError) -> Exception:
+    """`error` as Flight carries it."""
+    kinds = {
+        "unauthenticated": fl.FlightUnauthenticatedError,
+        "permission_denied": fl.FlightUnauthorizedError,
+        "timeout": fl.FlightTimedOutError,
+        "cancelled": fl.FlightCancelledError,
+        "internal": fl.FlightInternalError,
+    }
+    if error.code == "unsupported":
+        return NotImplementedError(f"unsupported: {error.message}")
+    kind = kinds.get(error.code, fl.FlightUnavailableError if error.retryable else fl.FlightServerError)
+    return kind(str(error), error.to_json())
