@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from hypothesis import settings
 
+from support.s3 import s3
+
+__all__ = ["s3"]
+
 # The same examples on every run: a failure here is a failure everywhere, and no test fails for its time.
 settings.register_profile("datom", derandomize=True, database=None, deadline=None)
 settings.load_profile("datom")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+
 from support.server import running, write_config
 from support.stores import write_store
 

@@ -8,16 +8,18 @@ from typing import Any
 
 import pyarrow.flight as flight
 import pytest
+
+import datom_flight
+from datom_flight import DatomError
 from support.answers import assert_reveals_nothing
 from support.expected import FIXTURES
 from support.s3 import S3Server
 from support.server import Server, running, write_config
 
-import datom_flight
-from datom_flight import DatomError
-
 BAD = FIXTURES / "bad"
-CASES = [json.loads((BAD / row["id"] / "expect.json").read_text()) for row in json.loads((BAD / "index.json").read_text())]
+CASES = [
+    json.loads((BAD / row["id"] / "expect.json").read_text()) for row in json.loads((BAD / "index.json").read_text())
+]
 # Members name their project, so these are served one at a time, under the name that the set records.
 BY_MEMBER = [case for case in CASES if case["op"] == "fetch_member"]
 BY_NAME = [case for case in CASES if case["op"] != "fetch_member"]
@@ -119,7 +121,9 @@ def test_a_damaged_store_is_answered_as_expected(server: Server, case: Mapping[s
 
 
 @pytest.mark.parametrize("case", BY_MEMBER, ids=lambda case: case["id"])
-def test_a_set_with_doubtful_members_is_answered_as_expected(case: Mapping[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_set_with_doubtful_members_is_answered_as_expected(
+    case: Mapping[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     data = f"file://{BAD / case['id'] / 'storage'}"
     with running(write_config(tmp_path_factory.mktemp("member"), {case["project"]: {"data": data}})) as server:
         assert_answered_as_expected(server, case["project"], case)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -9,12 +10,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
+import datom_flight
 from support.expected import STORES, Store, assert_same_table
 from support.git import clone_governance
 from support.s3 import S3Server
 from support.server import Server, running, write_config
-
-import datom_flight
 
 TABLES = [
     pytest.param(store, name, id=f"{store.name}-{name}")
@@ -30,7 +31,7 @@ SETS = [
 ]
 STORE_IDS = [pytest.param(store, id=store.name) for store in STORES]
 
-# Where each store is served a second time: in the bucket's or folder's top if R wrote it under a prefix, else under one.
+# Where each store is served a second time: at the top if R wrote it under a prefix, else under this one.
 MOVED_PREFIX = "moved/further in"
 
 
@@ -79,7 +80,9 @@ def test_every_version_holds_what_r_read(connection: datom_flight.Connection, st
         metadata = table.schema.metadata
         assert metadata[b"datom.project"].decode() == connection.project
         assert metadata[b"datom.table"].decode() == name
-        assert metadata[b"datom.data_sha"].decode() == expected["data_sha"] == versions[version or "current"]["data_sha"]
+        assert (
+            metadata[b"datom.data_sha"].decode() == expected["data_sha"] == versions[version or "current"]["data_sha"]
+        )
         if version is not None:
             assert metadata[b"datom.version"].decode() == version
 
@@ -142,15 +145,13 @@ def test_metadata_is_the_document_as_stored(connection: datom_flight.Connection,
 
 
 @pytest.mark.parametrize(("store", "name"), SETS)
-def test_sets_have_the_members_and_tags_r_lists(
-    connection: datom_flight.Connection, store: Store, name: str
-) -> None:
+def test_sets_have_the_members_and_tags_r_lists(connection: datom_flight.Connection, store: Store, name: str) -> None:
     for version, expected in store.answers_named(name, "set"):
         found = connection.set(name, version)
         assert found.name == name
         assert found.version == expected["version"]
-        assert dict(found.tags or {}) == _tags(expected["tags"])
-        assert [(dict(member["id"]), _tags(member.get("tags"))) for member in found.members] == [
+        assert (found.tags or {}) == _tags(expected["tags"])
+        assert [(dataclasses.asdict(member.id), member.tags or {}) for member in found.members] == [
             (member["id"], _tags(member.get("tags"))) for member in expected["members"]
         ]
 
@@ -195,11 +196,11 @@ def test_members_of_a_set_read_as_the_versions_the_set_names(server: Server, sto
     with server.connect(store.project) as connection:
         members = connection.set("study001-adam", "83fdc16e")
         table = connection.read_member(members, "adlb")
-        pinned = next(member["id"]["version"] for member in members.members if member["id"]["name"] == "adlb")
+        pinned = members.member("adlb").id.version
         assert_same_table(table, store.answer("adlb", f"read_{pinned}.json"))
         # A member of another project, which this reader may see as well.
         table = connection.read_member(members, "lb")
-        pinned = next(member["id"]["version"] for member in members.members if member["id"]["name"] == "lb")
+        pinned = members.member("lb").id.version
         assert_same_table(table, STORES[0].answer("lb", f"read_{pinned}.json"))
 
 

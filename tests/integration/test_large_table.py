@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.flight as flight
 import pyarrow.parquet as pq
 import pytest
+
 from support.server import Server, running, write_config
 from support.stores import add_version, write_store
 
@@ -91,7 +91,9 @@ def test_several_endpoints_in_order_are_the_file(server: Server, large: pa.Table
 
 def test_filtering_five_million_rows_gives_exactly_the_right_ones(server: Server, large: pa.Table) -> None:
     with server.connect("STUDY_001") as connection:
-        wanted = large.filter((pc.field("LBTESTCD") == "ALT") & (pc.field("LBSTRESN") > 70.0)).select(["LBSEQ", "LBSTRESN"])
+        wanted = large.filter((pc.field("LBTESTCD") == "ALT") & (pc.field("LBSTRESN") > 70.0)).select(
+            ["LBSEQ", "LBSTRESN"]
+        )
         table = connection.read("lb", where="LBTESTCD = 'ALT' AND LBSTRESN > 70", columns=["LBSEQ", "LBSTRESN"])
         assert table.replace_schema_metadata(None).equals(wanted)
         assert connection.read("lb", limit=1_234_567, columns=["LBSEQ"]).num_rows == 1_234_567
@@ -100,7 +102,9 @@ def test_filtering_five_million_rows_gives_exactly_the_right_ones(server: Server
 def test_a_stored_version_of_one_huge_row_group_streams_too(server: Server, large: pa.Table) -> None:
     store = server.config.parent / "store"
     version = add_version(store, "lb", large, row_group_size=ROWS)
-    stored = next(path for path in (store / "datom" / "lb").glob("*.parquet") if pq.read_metadata(path).num_row_groups == 1)
+    stored = next(
+        path for path in (store / "datom" / "lb").glob("*.parquet") if pq.read_metadata(path).num_row_groups == 1
+    )
     assert stored.exists()
     server.forget_peak()
     before = server.rss_bytes

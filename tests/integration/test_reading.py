@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from support.server import Server, await_condition, running, write_config
-from support.stores import add_version, write_store
 
 import datom_flight
 from datom_flight import DatomError
+from support.server import Server, await_condition, running, write_config
+from support.stores import add_version, write_store
 
 Connection = datom_flight.Connection
 
@@ -110,7 +109,7 @@ def test_the_empty_beginning_of_a_version_is_no_version(conn: Connection) -> Non
         ("2026-02-01T13:00:00+02:00", 0),
         ("2026-02-01T14:00:00+02:00", 1),
         ("2026-02-01", 1),
-        (datetime.datetime(2026, 2, 1, 12), 1),  # noqa: DTZ001 - naive means UTC, which is what is tested
+        (datetime.datetime(2026, 2, 1, 12), 1),
         (datetime.datetime(2026, 2, 1, 12, tzinfo=datetime.timezone(datetime.timedelta(hours=2))), 0),
         (datetime.date(2026, 2, 1), 1),
         ("2030-01-01", 2),
@@ -156,7 +155,7 @@ def test_an_unknown_column_is_invalid_and_the_known_ones_are_named(conn: Connect
     [
         ("AGE >= 65", pc.field("AGE") >= 65),
         ("age >= 65", pc.field("AGE") >= 65),
-        ('"AGE" >= 65 AND SEX = \'F\'', (pc.field("AGE") >= 65) & (pc.field("SEX") == "F")),
+        ("\"AGE\" >= 65 AND SEX = 'F'", (pc.field("AGE") >= 65) & (pc.field("SEX") == "F")),
         ("AGE IS NULL", pc.field("AGE").is_null()),
         ("NOT (AGE < 65)", pc.field("AGE") >= 65),
         ("AGE BETWEEN 60 AND 70", (pc.field("AGE") >= 60) & (pc.field("AGE") <= 70)),
@@ -252,12 +251,12 @@ def test_validation_names_what_is_damaged(
     shutil.copytree(stores["projects"]["STUDY_001"]["data"].removeprefix("file://"), copy)
     damaged = sorted((copy / "datom" / "ae").glob("*.parquet"))[0]
     damaged.write_bytes(damaged.read_bytes()[:-4] + b"oops")
-    with running(write_config(tmp_path / "server", {"COPY": {"data": f"file://{copy}"}})) as server:
-        with server.connect("COPY") as connection:
-            wrong = [finding for finding in connection.validate() if not finding.ok]
-            assert {finding.table for finding in wrong} == {"ae"}
-            assert not [finding for finding in connection.validate("dm") if not finding.ok]
-            assert refusal(connection.read, "ae").code == "integrity_mismatch"
+    config = write_config(tmp_path / "server", {"COPY": {"data": f"file://{copy}"}})
+    with running(config) as server, server.connect("COPY") as connection:
+        wrong = [finding for finding in connection.validate() if not finding.ok]
+        assert {finding.table for finding in wrong} == {"ae"}
+        assert not [finding for finding in connection.validate("dm") if not finding.ok]
+        assert refusal(connection.read, "ae").code == "integrity_mismatch"
 
 
 def test_a_connection_shows_where_it_leads_and_never_its_token(server: Server, conn: Connection) -> None:

@@ -21,7 +21,7 @@ import datom_flight
 
 START_SECONDS = 60
 STOP_SECONDS = 40
-SECRET = "a secret of the tests, and of nothing else, 0123456789"  # noqa: S105 - signs tokens of servers that live seconds
+SECRET = "a secret of the tests, and of nothing else, 0123456789"
 
 Table = Mapping[str, Any]
 
@@ -153,7 +153,9 @@ class Server:
             self._tokens[key] = done.stdout.strip()
         return self._tokens[key]
 
-    def connect(self, project: str | None = None, *, token: str | None = None, **options: Any) -> datom_flight.Connection:
+    def connect(
+        self, project: str | None = None, *, token: str | None = None, **options: Any
+    ) -> datom_flight.Connection:
         """A connection of a reader of all projects, unless `token` says otherwise."""
         options.setdefault("tls_root_certs", self.tls_root_certs)
         return datom_flight.connect(self.url, project, token=token or self.token(), **options)
