@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from datom_flight.protocol.errors import DatomError
+
 MAX_DOCUMENT_BYTES = 256 * 1024 * 1024
 """Largest control document a backend will read; beyond it, ``document_unreadable``."""
 
@@ -21,9 +23,10 @@ class Document:
 class ObjectStore(Protocol):
     """A project's objects. Keys are relative, use ``/``, and never escape the project's place.
 
-    Every method may raise, as `DatomError`: ``not_found`` (no such object), ``access_denied`` (the storage
-    refused the server), ``store_unreachable`` (it cannot be reached, or keeps failing), ``timeout`` (no answer within
-    the deadline). None of them names a secret. Safe to use from many threads.
+    Every method may raise, as `DatomError`: ``invalid_address`` (not a key, see `validate_key`), ``not_found`` (no
+    such object), ``access_denied`` (the storage refused the server), ``store_unreachable`` (it cannot be reached, or
+    keeps failing), ``timeout`` (no answer within the deadline). None of them names a secret or a path of the server.
+    Safe to use from many threads.
     """
 
     @property
@@ -36,7 +39,7 @@ class ObjectStore(Protocol):
         ...
 
     def read(self, key: str) -> Document:
-        """The whole of a small object."""
+        """The whole of a small object; over `MAX_DOCUMENT_BYTES` it is ``document_unreadable``, unread."""
         ...
 
     def read_if_changed(self, key: str, etag: str) -> Document | None:
@@ -50,10 +53,44 @@ class ObjectStore(Protocol):
     def chunks(self, key: str) -> Iterator[bytes | memoryview]:
         """The bytes of a large object in order, a few MiB at a time; memory stays bounded.
 
-        An object that ends early, or changes under way, raises; it never ends as if it were whole.
+        Nothing is asked of the storage before the first piece is. An object that ends early, or changes under way,
+        raises ``store_unreachable``; it never ends as if it were whole. Bytes that the storage itself holds altered
+        are delivered: only a hash can tell.
         """
         ...
 
     def keys(self, prefix: str) -> Iterator[str]:
-        """Every key that begins with `prefix`, in byte order."""
+        """Every key that begins with `prefix` (which may be empty, or end in ``/``), in byte order."""
         ...
+
+
+def is_key(text: str) -> bool:
+    """Whether `text` is a key: relative, printable, and unable to leave the place it is joined to."""
+    return text.isprintable() and "\\" not in text and {"", ".", ".."}.isdisjoint(text.split("/"))
+
+
+def validate_key(key: str) -> str:
+    """`key`, if it is one.
+
+    Raises:
+        StoredDataError: ``invalid_address``.
+    """
+    if not is_key(key):
+        raise DatomError.of(
+            "invalid_address",
+            f"key {key[:80]!a} is not a relative path of named segments",
+            hint="tell the data team: do not trust the document",
+        )
+    return key
+
+
+def data_place(prefix: str) -> str:
+    """Where keys begin below a root, with a slash at its end: ``datom/`` or ``{prefix}/datom/``.
+
+    Slashes around `prefix` do not count.
+
+    Raises:
+        StoredDataError: ``invalid_address`` when `prefix` would leave the root.
+    """
+    trimmed = prefix.strip("/")
+    return f"{validate_key(trimmed)}/datom/" if trimmed else "datom/"

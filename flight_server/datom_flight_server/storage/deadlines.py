@@ -1,0 +1,68 @@
+"""How long storage may take, and how a caller stops waiting for a call that cannot be interrupted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long each step may take.
+
+    Attributes:
+        connect_seconds: to open a connection.
+        read_seconds: silence on an open connection.
+        total_seconds: a whole control request: its attempts, the waits between them, its body.
+        stall_seconds: one piece of a bulk read.
+        attempts: how often a request is sent when the storage fails in passing.
+    """
+
+    connect_seconds: float = 3
+    read_seconds: float = 5
+    total_seconds: float = 20
+    stall_seconds: float = 20
+    attempts: int = 4
+
+
+class Background:
+    """Runs calls beside the caller, who waits as long as it likes and no longer.
+
+    A call that is given up goes on in its own thread until it ends by itself; its result is dropped. At most `limit`
+    calls run at once, given-up ones included, so a storage that swallows calls cannot use up the server's threads.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._places = threading.BoundedSemaphore(limit)
+
+    def run(self, call: Callable[[], T], seconds: float) -> T:
+        """What `call` returns or raises; TimeoutError when that takes longer than `seconds`."""
+        return self.start(call, seconds).result(seconds)
+
+    def start(self, call: Callable[[], T], seconds: float) -> Future[T]:
+        """The outcome of `call`, to be waited for; TimeoutError when no place gets free within `seconds`."""
+        if not self._places.acquire(timeout=seconds):
+            raise TimeoutError
+        future: Future[T] = Future()
+        try:
+            # A daemon, unlike the threads of an executor: a call that hangs does not hold up the end of the process.
+            threading.Thread(target=self._work, args=(call, future), name="storage", daemon=True).start()
+        except RuntimeError:
+            self._places.release()
+            raise
+        return future
+
+    def _work(self, call: Callable[[], T], future: Future[T]) -> None:
+        try:
+            result = call()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+        finally:
+            self._places.release()

@@ -1,0 +1,158 @@
+"""Objects in a folder of this machine, or of a file system mounted on it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+
+from datom_flight.protocol.errors import DatomError
+
+from ..model import DataLocation
+from .base import MAX_DOCUMENT_BYTES, Document, data_place, is_key, validate_key
+
+PIECE_BYTES = 8 * 1024 * 1024
+_READS = 3  # of a document that is rewritten under the reader
+
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO})
+_DENIED = frozenset({errno.EACCES, errno.EPERM})
+
+
+class LocalStore:
+    """The objects under ``{root}/{prefix}/datom/`` of a file system; an `ObjectStore`.
+
+    Symbolic links are followed as long as they stay in that place; what they point to elsewhere does not exist.
+    """
+
+    def __init__(self, root: str | Path, prefix: str = "") -> None:
+        self._root = Path(os.path.abspath(root))
+        self._place = self._root / data_place(prefix)
+        self._uri = DataLocation("local", str(self._root), prefix.strip("/")).uri
+
+    @property
+    def uri(self) -> str:
+        """``file:///root/prefix``."""
+        return self._uri
+
+    def check(self) -> None:
+        """Return when the root is a folder, and it and the place in it (if there is one yet) can be listed."""
+        with self._translated("the store's folder"):
+            os.scandir(self._root).close()
+            if self._place.exists():
+                os.scandir(self._place).close()
+
+    def read(self, key: str) -> Document:
+        """The object's bytes and the tag they had, of one moment even if it is rewritten meanwhile."""
+        for _ in range(_READS):
+            with self._open(key) as file:
+                size, tag = _state(file)
+                if size > MAX_DOCUMENT_BYTES:
+                    raise DatomError.of(
+                        "document_unreadable", f'document "{key}" is larger than {MAX_DOCUMENT_BYTES} bytes'
+                    )
+                data = file.read(size)
+                if len(data) == size and _state(file) == (size, tag):
+                    return Document(data, tag)
+        raise _changed(key)
+
+    def read_if_changed(self, key: str, etag: str) -> Document | None:
+        """The object if its tag is no longer `etag`, else None."""
+        return None if self.etag(key) == etag else self.read(key)
+
+    def etag(self, key: str) -> str:
+        """A tag made of the file's inode, size and time of change."""
+        with self._open(key) as file:
+            return _state(file)[1]
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """The file's bytes in pieces of at most 8 MiB; raises if it is no longer the same file at the end."""
+        with self._open(key) as file:
+            size, tag = _state(file)
+            done = 0
+            while done < size and (piece := file.read(min(PIECE_BYTES, size - done))):
+                done += len(piece)
+                yield piece
+            if done != size or _state(file) != (size, tag):
+                raise _changed(key)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Every file's key that begins with `prefix`, in byte order. Linked folders are not entered."""
+        if prefix:
+            validate_key(prefix.removesuffix("/"))
+        folder = prefix.rpartition("/")[0]
+        with self._translated(f'objects under "{prefix}"'):
+            os.scandir(self._root).close()
+            return iter(sorted(filter(is_key, self._below(folder, prefix)), key=str.encode))
+
+    def _below(self, folder: str, prefix: str) -> Iterator[str]:
+        with _entries(self._place / folder) as entries:
+            for entry in entries:
+                key = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    if prefix.startswith(f"{key}/") or key.startswith(prefix):
+                        yield from self._below(key, prefix)
+                elif key.startswith(prefix) and entry.is_file() and (not entry.is_symlink() or self._resolve(key)):
+                    yield key
+
+    def _resolve(self, key: str) -> str | None:
+        """The path of the object, links followed; None when they lead out of the place."""
+        path = os.path.realpath(self._place / key, strict=True)
+        return path if Path(path).is_relative_to(os.path.realpath(self._place)) else None
+
+    @contextmanager
+    def _open(self, key: str) -> Iterator[FileIO]:
+        validate_key(key)
+        with self._translated(f'object "{key}"'):
+            path = self._resolve(key)
+            if path is None:
+                raise DatomError.of("not_found", f'object "{key}" is a link out of the store')
+            # Not blocking: a pipe laid in the store must not hold a reader up.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with FileIO(descriptor) as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise DatomError.of("not_found", f'object "{key}" does not exist')
+                yield file
+
+    @contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._error(error, what) from None
+
+    def _error(self, error: OSError, what: str) -> DatomError:
+        if error.errno in _DENIED:
+            return DatomError.of("access_denied", f"{what} may not be read by the server")
+        if error.errno in _ABSENT and self._root.is_dir():
+            return DatomError.of("not_found", f"{what} does not exist")
+        if error.errno in _ABSENT:
+            return DatomError.of("store_unreachable", "the store's folder does not exist")
+        return DatomError.of(
+            "store_unreachable", f"{what} cannot be read: {(error.strerror or 'input failed').lower()}"
+        )
+
+
+def _state(file: FileIO) -> tuple[int, str]:
+    """The size in bytes, and the tag."""
+    state = os.fstat(file.fileno())
+    return state.st_size, f"{state.st_ino:x}-{state.st_size:x}-{state.st_mtime_ns:x}"
+
+
+@contextmanager
+def _entries(folder: Path) -> Iterator[Iterable[os.DirEntry[str]]]:
+    """What is in `folder`; nothing when it is gone."""
+    try:
+        entries = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        yield ()
+    else:
+        with entries:
+            yield entries
+
+
+def _changed(key: str) -> DatomError:
+    return DatomError.of("store_unreachable", f'object "{key}" changed while it was read')

@@ -1,0 +1,340 @@
+"""Objects in a bucket of S3, or of a server that speaks its API.
+
+Control requests (documents, HEAD, listing) go through boto3; bulk bytes through pyarrow's C++ file system, which
+reads without the interpreter's lock. Both get their region, endpoint and credentials from the same boto3 session.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.exceptions as aws
+import pyarrow.fs
+import tenacity
+from botocore.config import Config
+from botocore.credentials import Credentials, ReadOnlyCredentials
+
+from datom_flight.protocol.errors import DatomError
+
+from ..model import DataLocation, S3Access
+from .base import MAX_DOCUMENT_BYTES, Document, data_place, is_key, validate_key
+from .deadlines import Background, Deadlines
+
+if TYPE_CHECKING:
+    from botocore.response import StreamingBody
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
+
+T = TypeVar("T")
+
+PIECE_BYTES = 8 * 1024 * 1024
+_CALLS_AT_ONCE = 128  # per store; also what its connection pool keeps
+
+_THROTTLED = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout"})
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"})
+_NO_CREDENTIALS = (
+    aws.NoCredentialsError,
+    aws.PartialCredentialsError,
+    aws.CredentialRetrievalError,
+    aws.TokenRetrievalError,
+    aws.NoAuthTokenError,
+    aws.SSOError,
+    aws.ProfileNotFound,
+)
+_TIMEOUTS = (TimeoutError, aws.ReadTimeoutError, aws.ConnectTimeoutError)
+_INTERRUPTED = (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, aws.FlexibleChecksumError)
+_FAILURES = (aws.BotoCoreError, aws.ClientError, pyarrow.lib.ArrowException, OSError)
+
+# What pyarrow's errors, which are prose, hold of the AWS SDK's own.
+_SDK_ERROR = re.compile(r"AWS Error ([A-Z0-9_]+) ")
+_SDK_DENIED = frozenset({"ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "EXPIRED_TOKEN"})
+_CURL_TIMEOUT = "curlCode: 28"
+
+
+class S3Clients:
+    """The boto3 clients that stores share: one session, one client for each way of access.
+
+    Each is built when it is first needed, and safe to use from many threads.
+    """
+
+    def __init__(self, deadlines: Deadlines | None = None) -> None:
+        self.deadlines = deadlines or Deadlines()
+        self._building = threading.Lock()
+        self._session: boto3.Session | None = None
+        self._clients: dict[S3Access, S3Client] = {}
+
+    def client(self, access: S3Access) -> S3Client:
+        """The client for `access`; botocore's ``NoCredentialsError`` when there are no credentials yet."""
+        if access not in self._clients:
+            with self._building:
+                if access not in self._clients:
+                    self._clients[access] = self._build(access)
+        return self._clients[access]
+
+    def credentials(self, access: S3Access) -> ReadOnlyCredentials:
+        """The credentials valid now, renewed if they are of a kind that expires."""
+        if access.access_key and access.secret_key:
+            return Credentials(access.access_key, access.secret_key).get_frozen_credentials()
+        with self._building:
+            found = self._ready_session().get_credentials()
+        if found is None:
+            raise aws.NoCredentialsError
+        return found.get_frozen_credentials()
+
+    def _ready_session(self) -> boto3.Session:
+        self._session = self._session or boto3.Session()
+        return self._session
+
+    def _build(self, access: S3Access) -> S3Client:
+        session = self._ready_session()
+        # A client made without credentials would never look for them again.
+        if access.access_key is None and session.get_credentials() is None:
+            raise aws.NoCredentialsError
+        return session.client(
+            "s3",
+            region_name=access.region,
+            endpoint_url=access.endpoint,
+            aws_access_key_id=access.access_key,
+            aws_secret_access_key=access.secret_key,
+            config=Config(
+                connect_timeout=self.deadlines.connect_seconds,
+                read_timeout=self.deadlines.read_seconds,
+                max_pool_connections=_CALLS_AT_ONCE,
+                # Attempts are counted in one place, S3Store._attempt, which sees bodies fail and knows the deadline.
+                retries={"total_max_attempts": 1},
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """An object opened for bulk reading."""
+
+    file: Any
+    size: int
+    etag: str
+
+
+class S3Store:
+    """The objects under ``s3://{bucket}/{prefix}/datom/``; an `ObjectStore`.
+
+    Buckets are addressed by path on custom endpoints and by host name on AWS; ``s3.addressing_style`` of the AWS
+    configuration file says otherwise for both clients.
+    """
+
+    def __init__(self, bucket: str, prefix: str, access: S3Access, clients: S3Clients | None = None) -> None:
+        self._bucket = bucket
+        self._place = data_place(prefix)
+        self._uri = DataLocation("s3", bucket, prefix.strip("/")).uri
+        self._access = access
+        self._clients = clients or S3Clients()
+        self._deadlines = self._clients.deadlines
+        self._background = Background(_CALLS_AT_ONCE)
+        self._bulk: tuple[ReadOnlyCredentials, Any] | None = None
+
+    @property
+    def uri(self) -> str:
+        """``s3://bucket/prefix``."""
+        return self._uri
+
+    def check(self) -> None:
+        """Return when the bucket can be listed at the place, which may still be empty."""
+        self._control(lambda client: client.list_objects_v2(Bucket=self._bucket, Prefix=self._place, MaxKeys=1))
+
+    def read(self, key: str) -> Document:
+        """The whole of a small object, in one request."""
+        name = self._name(key)
+        return self._control(lambda client: self._document(client.get_object(Bucket=self._bucket, Key=name), key), key)
+
+    def read_if_changed(self, key: str, etag: str) -> Document | None:
+        """The object if its tag is no longer `etag`, else None; also where the server ignores the condition."""
+        name = self._name(key)
+
+        def request(client: S3Client) -> Document | None:
+            try:
+                answer = client.get_object(Bucket=self._bucket, Key=name, IfNoneMatch=etag)
+            except aws.ClientError as error:
+                if _status(error) == 304:
+                    return None
+                raise
+            if answer["ETag"] == etag:
+                answer["Body"].close()
+                return None
+            return self._document(answer, key)
+
+        return self._control(request, key)
+
+    def etag(self, key: str) -> str:
+        """The object's ETag, by HEAD."""
+        name = self._name(key)
+        return self._control(lambda client: client.head_object(Bucket=self._bucket, Key=name)["ETag"], key)
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """The object's bytes in pieces of at most 8 MiB, each fetched while the one before is being used."""
+        name = self._name(key)
+        source = self._await(self._fetch(lambda: self._open(name)), key)
+        ahead: Future[bytes] | None = None
+        for start in range(0, source.size, PIECE_BYTES):
+            piece = self._await(ahead or self._fetch_piece(source, start), key)
+            if start + PIECE_BYTES < source.size:
+                ahead = self._fetch_piece(source, start + PIECE_BYTES)
+            if len(piece) != min(PIECE_BYTES, source.size - start):
+                raise self._error("store_unreachable", "ended before its size", key)
+            yield piece
+        if self.etag(key) != source.etag:
+            raise self._error("store_unreachable", "changed while it was read", key)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Every key that begins with `prefix`, in byte order; a page of a thousand at a time."""
+        if prefix:
+            validate_key(prefix.removesuffix("/"))
+        query: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._place + prefix}
+        while True:
+            page = self._control(lambda client: client.list_objects_v2(**query))
+            names = (item["Key"].removeprefix(self._place) for item in page.get("Contents", ()))
+            yield from filter(is_key, names)
+            if not page.get("NextContinuationToken"):
+                return
+            query["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _name(self, key: str) -> str:
+        return self._place + validate_key(key)
+
+    # Control requests
+
+    def _control(self, request: Callable[[S3Client], T], key: str | None = None) -> T:
+        """What `request` returns, within the deadline and the attempts allowed."""
+        try:
+            return self._background.run(lambda: self._attempt(request), self._deadlines.total_seconds)
+        except _FAILURES as error:
+            raise self._translated(error, key) from None
+
+    def _attempt(self, request: Callable[[S3Client], T]) -> T:
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_passing),
+            stop=tenacity.stop_after_attempt(self._deadlines.attempts)
+            | tenacity.stop_before_delay(self._deadlines.total_seconds),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
+            reraise=True,
+        )
+        return retrying(lambda: request(self._clients.client(self._access)))
+
+    def _document(self, answer: GetObjectOutputTypeDef, key: str) -> Document:
+        body: StreamingBody = answer["Body"]
+        try:
+            if answer.get("ContentLength", MAX_DOCUMENT_BYTES + 1) > MAX_DOCUMENT_BYTES:
+                raise self._error("document_unreadable", f"is of unknown size, or over {MAX_DOCUMENT_BYTES} bytes", key)
+            return Document(body.read(), answer["ETag"])
+        finally:
+            body.close()
+
+    # Bulk reading
+
+    def _fetch(self, call: Callable[[], T]) -> Future[T]:
+        return self._background.start(call, self._deadlines.stall_seconds)
+
+    def _fetch_piece(self, source: _Source, start: int) -> Future[bytes]:
+        return self._fetch(lambda: source.file.read_at(min(PIECE_BYTES, source.size - start), start))
+
+    def _await(self, future: Future[T], key: str) -> T:
+        try:
+            return future.result(self._deadlines.stall_seconds)
+        except _FAILURES as error:
+            raise self._translated(error, key) from None
+
+    def _open(self, name: str) -> _Source:
+        # Never closed: it holds no connection, and a read given up may still be using it.
+        file = self._filesystem().open_input_file(f"{self._bucket}/{name}")
+        return _Source(file, file.size(), file.metadata()["ETag"].decode())
+
+    def _filesystem(self) -> Any:
+        """The C++ file system, rebuilt when the credentials have been renewed."""
+        credentials = self._clients.credentials(self._access)
+        bulk = self._bulk
+        if bulk is None or bulk[0] != credentials:
+            self._bulk = bulk = credentials, self._build_filesystem(credentials)
+        return bulk[1]
+
+    def _build_filesystem(self, credentials: ReadOnlyCredentials) -> Any:
+        meta = self._clients.client(self._access).meta
+        endpoint, region = urlsplit(meta.endpoint_url), meta.region_name
+        on_aws = endpoint.hostname in {
+            "s3.amazonaws.com",
+            f"s3.{region}.amazonaws.com",
+            f"s3.{region}.amazonaws.com.cn",
+        }
+        options = meta.config.s3 or {}  # type: ignore[attr-defined]
+        if endpoint.hostname == "s3.amazonaws.com" and not self._access.region:
+            # boto3 follows redirects to the bucket's region, the C++ client does not.
+            region = pyarrow.fs.resolve_s3_region(self._bucket)
+        return pyarrow.fs.S3FileSystem(
+            access_key=credentials.access_key,
+            secret_key=credentials.secret_key,
+            session_token=credentials.token,
+            region=region,
+            scheme=endpoint.scheme,
+            endpoint_override=None if on_aws else endpoint.netloc + endpoint.path.rstrip("/"),
+            force_virtual_addressing=options.get("addressing_style") == "virtual",
+            connect_timeout=self._deadlines.connect_seconds,
+            request_timeout=self._deadlines.read_seconds,
+            retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=self._deadlines.attempts),
+        )
+
+    # Errors
+
+    def _translated(self, error: Exception, key: str | None) -> DatomError:
+        """The `DatomError` that says what `error` means; the one place that knows."""
+        if isinstance(error, _TIMEOUTS) or _CURL_TIMEOUT in str(error):
+            return self._error("timeout", "did not answer within the deadline", key)
+        if isinstance(error, _NO_CREDENTIALS):
+            return self._error("access_denied", "needs credentials, and the server has none that are valid", key)
+        if isinstance(error, FileNotFoundError) or _status(error) == 404:
+            return self._missing(error, key)
+        code = _code(error)
+        if _status(error) in {401, 403} or code in _EXPIRED or code in _SDK_DENIED:
+            return self._error("access_denied", f"refused the server's credentials ({code})", key)
+        return self._error("store_unreachable", f"could not be reached ({code})", key)
+
+    def _missing(self, error: Exception, key: str | None) -> DatomError:
+        if key is None or _code(error) == "NoSuchBucket":
+            return self._error("store_unreachable", "does not exist")
+        if _code(error) != "NoSuchKey":
+            # An answer to HEAD has no body to say whether the object is missing or the whole bucket.
+            try:
+                self._control(lambda client: client.head_bucket(Bucket=self._bucket))
+            except DatomError as trouble:
+                if trouble.code != "access_denied":
+                    return trouble
+        return self._error("not_found", "does not exist", key)
+
+    def _error(self, code: str, what: str, key: str | None = None) -> DatomError:
+        place = f'bucket "{self._bucket}"'
+        return DatomError.of(code, f'object "{key}" in {place} {what}' if key else f"{place} {what}")
+
+
+def _passing(error: BaseException) -> bool:
+    """Whether the same request may well succeed if sent again at once."""
+    if isinstance(error, aws.ClientError):
+        return _status(error) in {429, 500, 502, 503, 504} or _code(error) in _THROTTLED
+    return isinstance(error, _INTERRUPTED)
+
+
+def _status(error: BaseException) -> int | None:
+    if not isinstance(error, aws.ClientError):
+        return None
+    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+
+
+def _code(error: BaseException) -> str:
+    """What the service, the AWS SDK below pyarrow, or boto3 calls the error; never its text, which names the host."""
+    if isinstance(error, aws.ClientError):
+        return error.response.get("Error", {}).get("Code", "unknown")
+    found = _SDK_ERROR.search(str(error))
+    return found[1] if found else type(error).__name__

@@ -1,0 +1,251 @@
+"""What every store of objects does, whatever is behind it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from datom_flight.protocol.errors import DatomError
+from datom_flight_server.storage.base import MAX_DOCUMENT_BYTES, ObjectStore
+from datom_flight_server.storage.local import LocalStore
+from datom_flight_server.storage.s3 import S3Store
+from support.s3 import S3Server, serving_s3
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A store and what is behind it.
+
+    Attributes:
+        nowhere: a store of the same kind whose root does not exist.
+        folder: where the keys are.
+        uri_end: how the store's address ends.
+    """
+
+    store: ObjectStore
+    nowhere: ObjectStore
+    folder: Path
+    uri_end: str
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write one object, as a whole."""
+        path = self.folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(path.name + ".fresh")
+        fresh.write_bytes(data)
+        fresh.rename(path)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with serving_s3(tmp_path_factory.mktemp("contract")) as server:
+        yield server
+
+
+@pytest.fixture(params=["local", "local with prefix", "s3", "s3 with prefix"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, server: S3Server) -> Place:
+    prefix = "/study 1/raw/" if "prefix" in request.param else ""
+    if request.param.startswith("local"):
+        root = tmp_path
+        store: ObjectStore = LocalStore(root, prefix)
+        nowhere: ObjectStore = LocalStore(tmp_path / "nowhere", prefix)
+    else:
+        root = server.bucket(f"bucket-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]}")
+        store = S3Store(root.name, prefix, server.access)
+        nowhere = S3Store("no-such-bucket", prefix, server.access)
+    folder = root / prefix.strip("/") / "datom"
+    folder.mkdir(parents=True)
+    return Place(store, nowhere, folder, f"{root.name}/{prefix.strip('/')}".rstrip("/"))
+
+
+def code_of(call: Callable[[], object]) -> str:
+    """The code that `call` is refused with; checked to say nothing of the machine's paths and keys."""
+    with pytest.raises(DatomError) as caught:
+        call()
+    text = caught.value.to_json().decode()
+    for private in ("/tmp", "made-up", "AKIA", "127.0.0.1", "pytest"):
+        assert private not in text
+    return caught.value.code
+
+
+def test_a_document_is_read_whole_with_its_tag(place: Place) -> None:
+    place.put("dm/.metadata/metadata.json", b'{"kind": "table"}')
+    document = place.store.read("dm/.metadata/metadata.json")
+    assert document.data == b'{"kind": "table"}'
+    assert document.etag == place.store.etag("dm/.metadata/metadata.json")
+
+
+def test_names_with_spaces_and_parentheses_are_keys(place: Place) -> None:
+    place.put("My table (v2) - final_1/a1b2c3.parquet", b"PAR1")
+    assert b"".join(place.store.chunks("My table (v2) - final_1/a1b2c3.parquet")) == b"PAR1"
+    assert place.store.read("My table (v2) - final_1/a1b2c3.parquet").data == b"PAR1"
+
+
+def test_an_unchanged_document_is_not_sent_again(place: Place) -> None:
+    place.put("m.json", b"1")
+    assert place.store.read_if_changed("m.json", place.store.read("m.json").etag) is None
+
+
+def test_a_changed_document_comes_with_its_new_tag(place: Place) -> None:
+    place.put("m.json", b"1")
+    first = place.store.read("m.json")
+    place.put("m.json", b"22")
+    second = place.store.read_if_changed("m.json", first.etag)
+    assert second is not None
+    assert second.data == b"22"
+    assert second.etag != first.etag
+    assert place.store.read_if_changed("m.json", second.etag) is None
+
+
+def test_a_document_that_went_missing_is_not_found(place: Place) -> None:
+    place.put("m.json", b"1")
+    tag = place.store.etag("m.json")
+    (place.folder / "m.json").unlink()
+    assert code_of(lambda: place.store.read_if_changed("m.json", tag)) == "not_found"
+
+
+@pytest.mark.parametrize("size", [0, 1, 8 * MIB - 1, 8 * MIB, 8 * MIB + 1, 21 * MIB])
+def test_chunks_are_the_object_in_order(place: Place, size: int) -> None:
+    data = os.urandom(size)
+    place.put("dm/a1b2c3.parquet", data)
+    pieces = list(place.store.chunks("dm/a1b2c3.parquet"))
+    assert b"".join(pieces) == data
+    assert all(0 < len(piece) <= 8 * MIB for piece in pieces)
+
+
+def test_an_empty_document_is_read(place: Place) -> None:
+    place.put("m.json", b"")
+    assert place.store.read("m.json").data == b""
+
+
+def test_what_does_not_exist_is_not_found(place: Place) -> None:
+    place.put("dm/a1b2c3.parquet", b"PAR1")
+    for key in ("nope.json", "dm/nope.parquet", "nope/a1b2c3.parquet", "dm/a1b2c3.parquet/below", "dm"):
+        assert code_of(partial(place.store.read, key)) == "not_found"
+        assert code_of(partial(place.store.etag, key)) == "not_found"
+        assert code_of(partial(next, place.store.chunks(key))) == "not_found"
+
+
+def test_a_root_that_does_not_exist_is_unreachable(place: Place) -> None:
+    store = place.nowhere
+    assert code_of(store.check) == "store_unreachable"
+    assert code_of(lambda: store.read("m.json")) == "store_unreachable"
+    assert code_of(lambda: store.read_if_changed("m.json", "x")) == "store_unreachable"
+    assert code_of(lambda: store.etag("m.json")) == "store_unreachable"
+    assert code_of(lambda: list(store.chunks("m.json"))) == "store_unreachable"
+    assert code_of(lambda: list(store.keys(""))) == "store_unreachable"
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", "/etc/passwd", "../x", "dm/../../x", "dm/./x", "dm//x", "dm/", ".", "a\\b", "a\0b", "a\nb", "\ud800", "dm/.."],
+)
+def test_a_key_that_could_leave_the_place_is_refused(place: Place, key: str) -> None:
+    (place.folder.parent / "x").write_bytes(b"outside")
+    assert code_of(lambda: place.store.read(key)) == "invalid_address"
+    assert code_of(lambda: place.store.read_if_changed(key, "x")) == "invalid_address"
+    assert code_of(lambda: place.store.etag(key)) == "invalid_address"
+    assert code_of(lambda: list(place.store.chunks(key))) == "invalid_address"
+
+
+@pytest.mark.parametrize("prefix", ["..", "../x/", "/", "dm//x", "a\0", "dm/../x"])
+def test_a_prefix_of_keys_that_could_leave_the_place_is_refused(place: Place, prefix: str) -> None:
+    assert code_of(lambda: list(place.store.keys(prefix))) == "invalid_address"
+
+
+@pytest.mark.parametrize("prefix", ["..", "a/../..", "a//b", "a\\b"])
+def test_a_place_outside_the_root_is_refused(tmp_path: Path, server: S3Server, prefix: str) -> None:
+    assert code_of(lambda: LocalStore(tmp_path, prefix)) == "invalid_address"
+    assert code_of(lambda: S3Store("bucket", prefix, server.access)) == "invalid_address"
+
+
+def test_keys_are_those_under_the_prefix_in_byte_order(place: Place) -> None:
+    keys = ["a b/x", "a/b", "a/b.json", "a/b/c", "ab", "a-b/x", "B", ".metadata/manifest.json", "a(1)/z", "a_/y"]
+    for key in keys:
+        if key != "a/b":
+            place.put(key, b"1")
+    listed = sorted(set(keys) - {"a/b"}, key=str.encode)
+    assert list(place.store.keys("")) == listed
+    for prefix in ("a", "a/", "a/b", "a/b/", "a b/", ".metadata/", "zz", "a/b/c", "nope/x"):
+        assert list(place.store.keys(prefix)) == [key for key in listed if key.startswith(prefix)], prefix
+
+
+def test_more_keys_than_one_page_holds_are_all_listed(place: Place) -> None:
+    (place.folder / "dm").mkdir()
+    for number in range(1100):
+        (place.folder / "dm" / f"{number:04}").touch()
+    assert list(place.store.keys("dm/")) == [f"dm/{number:04}" for number in range(1100)]
+
+
+def test_an_empty_place_is_well(place: Place) -> None:
+    place.store.check()
+    place.folder.rmdir()
+    place.store.check()
+    assert list(place.store.keys("")) == []
+    assert code_of(lambda: place.store.read(".metadata/manifest.json")) == "not_found"
+
+
+def test_the_uri_names_the_place(place: Place) -> None:
+    assert place.store.uri.startswith(("s3://", "file:///"))
+    assert place.store.uri.endswith(place.uri_end)
+
+
+def test_a_document_over_the_limit_is_refused_unread(place: Place) -> None:
+    with (place.folder / "huge.json").open("wb") as file:
+        file.truncate(MAX_DOCUMENT_BYTES + 1)
+    assert code_of(lambda: place.store.read("huge.json")) == "document_unreadable"
+    assert code_of(lambda: place.store.read_if_changed("huge.json", "x")) == "document_unreadable"
+
+
+def test_an_object_replaced_under_way_raises(place: Place) -> None:
+    place.put("dm/a1b2c3.parquet", bytes(20 * MIB))
+    pieces = place.store.chunks("dm/a1b2c3.parquet")
+    next(pieces)
+    with (place.folder / "dm/a1b2c3.parquet").open("r+b") as file:
+        file.write(b"other")
+    assert code_of(lambda: list(pieces)) == "store_unreachable"
+
+
+def test_an_object_that_shrinks_under_way_raises(place: Place) -> None:
+    place.put("dm/a1b2c3.parquet", bytes(40 * MIB))
+    pieces = place.store.chunks("dm/a1b2c3.parquet")
+    next(pieces)
+    os.truncate(place.folder / "dm/a1b2c3.parquet", 9 * MIB)
+    assert code_of(lambda: list(pieces)) == "store_unreachable"
+
+
+def test_reading_may_stop_after_any_piece(place: Place) -> None:
+    place.put("dm/a1b2c3.parquet", bytes(30 * MIB))
+    pieces = place.store.chunks("dm/a1b2c3.parquet")
+    assert len(next(pieces)) == 8 * MIB
+    del pieces
+    assert place.store.etag("dm/a1b2c3.parquet")
+
+
+def test_sixty_four_threads_read_at_once(place: Place) -> None:
+    objects = {f"t{number}/data.parquet": os.urandom(50_000 + number) for number in range(16)}
+    for key, data in objects.items():
+        place.put(key, data)
+    together = threading.Barrier(64)
+
+    def read(number: int) -> bool:
+        key = f"t{number % 16}/data.parquet"
+        together.wait(30)
+        whole = place.store.read(key)
+        return (
+            whole.data == b"".join(place.store.chunks(key)) == objects[key]
+            and place.store.read_if_changed(key, whole.etag) is None
+        )
+
+    with ThreadPoolExecutor(64) as threads:
+        assert all(threads.map(read, range(64)))

@@ -1,0 +1,184 @@
+"""A proxy that does to HTTP what bad networks and busy storages do."""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+_UPSTREAM_SECONDS = 30
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close at once, with RST
+_PER_CONNECTION = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What goes wrong, with which requests.
+
+    Attributes:
+        on: part of ``METHOD /path`` of the requests concerned; empty is all.
+        times: how many requests; None is all.
+        status: answered instead of passing the request on.
+        silent_seconds: before the answer begins.
+        cut_after: bytes of the body that are sent before the connection ends.
+        reset: whether it ends with RST; else it ends as if all had been said.
+        altered_at: the byte of the body that is changed.
+        drip_seconds: before each byte of the body.
+    """
+
+    on: str = ""
+    times: int | None = None
+    status: int | None = None
+    silent_seconds: float = 0
+    cut_after: int | None = None
+    reset: bool = False
+    altered_at: int | None = None
+    drip_seconds: float = 0
+
+
+class FaultyProxy:
+    """A proxy in front of one HTTP server, faultless until told otherwise.
+
+    Attributes:
+        url: where it listens.
+        requests: ``METHOD /path`` of each request, in order of arrival, those that fail included.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        self.requests: list[str] = []
+        self._upstream = urlsplit(upstream).netloc
+        self._fault: Fault | None = None
+        self._left = 0
+        self._healed = threading.Event()
+        self._lock = threading.Lock()
+        self._server = _Server(self)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def inject(self, fault: Fault) -> None:
+        """From now on `fault` happens, in place of any before it."""
+        self.heal()
+        with self._lock:
+            self._fault, self._left = fault, -1 if fault.times is None else fault.times
+            self._healed = threading.Event()
+
+    def heal(self) -> None:
+        """From now on all is well; what is being held back is let go."""
+        with self._lock:
+            self._fault = None
+            self._healed.set()
+
+    def _meet(self, request: str) -> tuple[Fault, threading.Event]:
+        """The fault that happens to `request` (one of no effect if none does), and what ends it early."""
+        with self._lock:
+            self.requests.append(request)
+            fault = self._fault
+            if fault is None or fault.on not in request or self._left == 0:
+                return Fault(), self._healed
+            self._left -= 1
+            return fault, self._healed
+
+
+@contextmanager
+def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
+    """A proxy in front of the server at the URL `upstream`, on a free port; it is stopped at the end."""
+    proxy = FaultyProxy(upstream)
+    serving = threading.Thread(target=proxy._server.serve_forever, args=(0.05,))
+    serving.start()
+    try:
+        yield proxy
+    finally:
+        proxy.heal()
+        proxy._server.stop()
+        serving.join()
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = False
+    request_queue_size = 128
+
+    def __init__(self, proxy: FaultyProxy) -> None:
+        self.proxy = proxy
+        self._open: set[socket.socket] = set()
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        # Without the shutdown of the base class, which would say a proper end before a reset.
+        self._open.discard(request)
+        self.close_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that are gone are no error: what they gave up is what the tests are about."""
+
+    def stop(self) -> None:
+        self.shutdown()
+        for connection in list(self._open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self.server_close()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def _pass_on(self) -> None:
+        proxy = self.server.proxy
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        fault, healed = proxy._meet(f"{self.command} {self.path}")
+        if fault.silent_seconds:
+            healed.wait(fault.silent_seconds)
+        if fault.status is not None:
+            self._answer(fault.status, [], b"", "0")
+        else:
+            self._relay(fault, healed, *self._ask(proxy._upstream, body))
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on  # noqa: N815 - the base class calls them so
+
+    def _ask(self, upstream: str, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
+        connection = http.client.HTTPConnection(upstream, timeout=_UPSTREAM_SECONDS)
+        try:
+            # The headers as they came, Host included: the signature covers it.
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                connection.putheader(name, value)
+            connection.endheaders(body or None)
+            response = connection.getresponse()
+            return response, response.read()
+        finally:
+            connection.close()
+
+    def _relay(self, fault: Fault, healed: threading.Event, response: http.client.HTTPResponse, body: bytes) -> None:
+        length = response.headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(body))
+        headers = [(name, value) for name, value in response.headers.items() if name.lower() not in _PER_CONNECTION]
+        if fault.altered_at is not None and fault.altered_at < len(body):
+            body = body[: fault.altered_at] + bytes([body[fault.altered_at] ^ 0xFF]) + body[fault.altered_at + 1 :]
+        if fault.cut_after is not None:
+            body = body[: fault.cut_after]
+            self.close_connection = True
+        self._answer(response.status, headers, b"" if fault.drip_seconds else body, length)
+        if fault.drip_seconds:
+            for byte in body:
+                healed.wait(fault.drip_seconds)
+                self.wfile.write(bytes([byte]))
+        if fault.reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, length: str) -> None:
+        self.send_response_only(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        if status != http.HTTPStatus.NOT_MODIFIED:
+            self.send_header("Content-Length", length)
+        self.end_headers()
+        self.wfile.write(body)
