@@ -12,12 +12,10 @@ from .flight.reads import Reads
 from .flight.service import DatomFlightServer
 from .flight.streams import Streams
 from .governance.configured import project_source
-from .model import Project, Role
+from .model import Role
 from .settings import Settings
 from .sql.where import WhereCompiler
-from .storage.base import ObjectStore
-from .storage.local import LocalStore
-from .storage.s3 import S3Clients, S3Store
+from .stores import Stores
 from .versions.documents import Documents
 from .versions.payloads import Payloads
 from .versions.projects import Projects
@@ -32,10 +30,10 @@ class App:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._source = project_source(settings)
-        self._clients = S3Clients()
+        self._stores = Stores()
         self._streams = Streams()
         self._server: DatomFlightServer | None = None
-        self._reachability = Reachability(lambda: self._source.projects().values(), self._open_store)
+        self._reachability = Reachability(lambda: self._source.projects().values(), self._stores.open)
 
     def start(self) -> str:
         """Serve, and give the URL: that of the settings, with the port taken.
@@ -47,7 +45,7 @@ class App:
         sys.tracebacklimit = 0
         settings = self._settings
         self._source.start()
-        projects = Projects(self._source, self._open_store, Documents(settings.server.metadata_max_age_seconds))
+        projects = Projects(self._source, self._stores.open, Documents(settings.server.metadata_max_age_seconds))
         tokens = Tokens(
             settings.auth.secret.get_secret_value(), Role.READER if settings.auth.anonymous == "reader" else None
         )
@@ -90,9 +88,3 @@ class App:
             stopping.join(_SHUTDOWN_SECONDS)
             ended = ended and not stopping.is_alive()
         return ended
-
-    def _open_store(self, project: Project) -> ObjectStore:
-        location = project.location
-        if location.backend == "s3":
-            return S3Store(location.root, location.prefix, project.access, self._clients)
-        return LocalStore(location.root, location.prefix)
