@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
 
@@ -29,7 +30,7 @@ Arguments = Mapping[str, Any]
 
 
 def project_of(case: Mapping[str, Any]) -> str:
-    return "BAD_" + case["id"].replace("-", "_")
+    return f"BAD_{case['id']}".replace("-", "_")
 
 
 @pytest.fixture(scope="module", params=["local", "s3"])
@@ -74,7 +75,9 @@ def _connect(connection: Connection, arguments: Arguments) -> dict[str, Any]:
 
 def _fetch_member(connection: Connection, arguments: Arguments) -> dict[str, Any]:
     members = connection.set(arguments["set"])
-    return {"nrow": connection.read_member(members, arguments["name"], tags=arguments.get("tags")).num_rows}
+    member = connection.read_member(members, arguments["name"], tags=arguments.get("tags"))
+    assert isinstance(member, pa.Table)
+    return {"nrow": member.num_rows}
 
 
 OPERATIONS: Mapping[str, Callable[[Connection, Arguments], dict[str, Any]]] = {

@@ -279,7 +279,7 @@ def test_errors_name_the_request(conn: Connection) -> None:
 def test_a_caller_is_told_who_it_is(server: Server) -> None:
     with server.connect(token=server.token("developer", "STUDY_001", principal="bob")) as connection:
         identity = connection.whoami()
-        assert (identity.principal, identity.role, list(identity.projects)) == ("bob", "developer", ["STUDY_001"])
+        assert (identity.principal, identity.role, identity.projects) == ("bob", "developer", ["STUDY_001"])
         assert (connection.principal, connection.role) == ("bob", "developer")
     with server.connect() as connection:
         assert connection.whoami().projects is None

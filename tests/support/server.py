@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -226,7 +226,7 @@ def run_command(name: str, *arguments: str, home: Path, **environment: str) -> s
     )
 
 
-def await_condition(condition: Sequence[Any] | Any, seconds: float, what: str) -> None:
+def await_condition(condition: Callable[[], object], seconds: float, what: str) -> None:
     """Poll `condition` until it is true; fail naming `what` once `seconds` have passed."""
     deadline = time.monotonic() + seconds
     pause = threading.Event()
