@@ -8,10 +8,13 @@ import threading
 from .auth.policy import RolePolicy
 from .auth.tokens import Tokens
 from .flight.actions import Actions
+from .flight.health import Health
 from .flight.reads import Reads
 from .flight.service import DatomFlightServer
 from .flight.streams import Streams
 from .governance.configured import project_source
+from .management import Management
+from .metrics import Metrics
 from .model import Role
 from .settings import Settings
 from .sql.where import WhereCompiler
@@ -32,7 +35,9 @@ class App:
         self._source = project_source(settings)
         self._stores = Stores()
         self._streams = Streams()
+        self._metrics = Metrics(lambda: self._streams.open)
         self._server: DatomFlightServer | None = None
+        self._probes: list[Health | Management] = []
         self._reachability = Reachability(lambda: self._source.projects().values(), self._stores.open)
 
     def start(self) -> str:
@@ -40,10 +45,17 @@ class App:
 
         Raises:
             OSError: when the address cannot be listened on, or the cache directory cannot be written.
+            UnavailableError: when the management or health address cannot be listened on.
         """
         # GetSchema and Flight's own checks would send our frames and paths to callers otherwise
         sys.tracebacklimit = 0
         settings = self._settings
+        if settings.server.management is not None:
+            self._probes.append(
+                Management(settings.server.management, self.ready, self.problems, self._metrics.registry)
+            )
+        if settings.server.health is not None:
+            self._probes.append(Health(settings.server.health, self.ready))
         self._source.start()
         projects = Projects(self._source, self._stores.open, Documents(settings.server.metadata_max_age_seconds))
         tokens = Tokens(
@@ -58,6 +70,7 @@ class App:
             policy=policy,
             reads=Reads(projects, policy, payloads, WhereCompiler(), self._streams),
             actions=Actions(projects, policy, tokens),
+            ended=self._metrics.request_ended,
             certificate=settings.server.tls,
         )
         return f"{settings.server.listen.rpartition(':')[0]}:{self._server.port}"
@@ -87,4 +100,6 @@ class App:
             stopping.start()
             stopping.join(_SHUTDOWN_SECONDS)
             ended = ended and not stopping.is_alive()
+        for probe in self._probes:
+            probe.close()
         return ended

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
+from urllib.parse import quote
 
 import pyarrow.flight as fl
 
@@ -16,8 +18,9 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-_MAX_TEXT = 700
-_MAX_FIELDS_TEXT = 1500
+_LOGGED_FRAMES = 50
+_MAX_TEXT_BYTES = 1000
+_MAX_FIELDS_TEXT = 1000
 
 _FLIGHT_ERRORS: dict[str, type[fl.FlightError]] = {
     "unauthenticated": fl.FlightUnauthenticatedError,
@@ -39,7 +42,9 @@ def flight_error(error: Exception, request_id: str) -> Exception:
     What is no `DatomError` is a fault of ours: it is logged whole, and the caller gets ``internal`` and the request id.
     """
     if not isinstance(error, DatomError):
-        _log.error("request %s failed", request_id, exc_info=error)
+        # with a limit of its own, since the server sets sys.tracebacklimit to 0
+        trace = "".join(traceback.format_exception(error, limit=_LOGGED_FRAMES))
+        _log.error("request %s failed\n%s", request_id, trace)
         error = InternalError("the server failed at this request")
     sent = _sendable(error).with_request_id(request_id)
     if sent.code == "unsupported":
@@ -65,10 +70,17 @@ def bounded(results: Iterator[T], request_id: str) -> Generator[T, None, None]:
 
 
 def _sendable(error: DatomError) -> DatomError:
-    """`error`, short enough for gRPC's headers, which hold 8 KiB in all."""
+    """`error`, short enough for gRPC's headers: 8 KiB in all, where its text stands twice, once percent-encoded."""
     fields = error.fields if len(json.dumps(error.fields, default=str)) <= _MAX_FIELDS_TEXT else {}
     return DatomError.of(error.code, _clipped(error.message), hint=_clipped(error.hint), fields=fields)
 
 
 def _clipped(text: str) -> str:
-    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+    if len(quote(text)) <= _MAX_TEXT_BYTES:
+        return text
+    room = _MAX_TEXT_BYTES
+    for kept, character in enumerate(text):
+        room -= len(quote(character))
+        if room < 0:
+            return text[:kept] + "…"
+    return text

@@ -8,11 +8,11 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow.flight as fl
 
-from datom_flight.protocol.errors import AuthenticationError
+from datom_flight.protocol.errors import CODES, AuthenticationError, DatomError
 
 from ..auth.base import Authenticator
 from ..model import Principal
@@ -23,6 +23,8 @@ REQUEST = "request"
 
 _REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+Ended = Callable[[str, str, float], None]
 
 _access_log = logging.getLogger("datom_flight_server.access")
 
@@ -38,15 +40,16 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
     """
 
     def __init__(
-        self, request_id: str, method: str, principal: Principal, bearer: str | None, answer: str | None
+        self, request_id: str, verb: str, principal: Principal, bearer: str | None, answer: str | None, ended: Ended
     ) -> None:
         super().__init__()
         self.id = request_id
         self.principal = principal
         self.bearer = bearer
         self.subject = ""
-        self._method = method
+        self._verb = verb
         self._answer = answer
+        self._ended = ended
         self._started = time.monotonic()
 
     def sending_headers(self) -> dict[str, str]:
@@ -57,18 +60,13 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
         return headers
 
     def call_completed(self, exception: BaseException | None) -> None:
-        """Write the call's line to the access log."""
-        outcome = "ok" if exception is None else str(exception).split(":", 1)[0][:40]
-        milliseconds = (time.monotonic() - self._started) * 1000
+        """Write the call's line to the access log, and count it."""
+        code = _code(exception)
+        seconds = time.monotonic() - self._started
         _access_log.info(
-            "%s %s %s %s %s %.1fms",
-            self.id,
-            self.principal.name,
-            self._method,
-            self.subject or "-",
-            outcome,
-            milliseconds,
+            "%s %s %s %s %s %.1fms", self.id, self.principal.name, self._verb, self.subject or "-", code, seconds * 1000
         )
+        self._ended(self._verb, code, seconds)
 
 
 class RequestFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]
@@ -76,21 +74,31 @@ class RequestFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]
 
     A Handshake may come with Basic (any user name, the token as password) and is answered with a Bearer, which is
     what ADBC, JDBC and `authenticate_basic_token` do.
+
+    Args:
+        ended: told of every call that ended: its verb, ``ok`` or the error's code, and the seconds it took.
     """
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: Authenticator, ended: Ended) -> None:
         super().__init__()
         self._authenticator = authenticator
+        self._ended = ended
 
     def start_call(self, info: fl.CallInfo, headers: Mapping[str, Sequence[str | bytes]]) -> Request:
         """See `pyarrow.flight.ServerMiddlewareFactory`. Raises a Flight error for a caller who is not known."""
         request_id = _request_id(_header(headers, _REQUEST_ID_HEADER))
+        verb = info.method.name.lower()
         with boundary(request_id):
-            bearer = _token(_header(headers, "authorization"))
-            principal = self._authenticator.authenticate(bearer)
+            try:
+                bearer = _token(_header(headers, "authorization"))
+                principal = self._authenticator.authenticate(bearer)
+            except DatomError as error:
+                _access_log.info("%s - %s - %s", request_id, verb, error.code)
+                self._ended(verb, error.code, 0)
+                raise
             # any other call that answers with an authorization header makes drivers replace their token
             answer = bearer if info.method == fl.FlightMethod.HANDSHAKE else None
-            return Request(request_id, info.method.name, principal, bearer, answer)
+            return Request(request_id, verb, principal, bearer, answer, self._ended)
 
 
 class NoHandshake(fl.ServerAuthHandler):  # type: ignore[misc]
@@ -108,6 +116,14 @@ def request_of(context: fl.ServerCallContext) -> Request:
     """The call's `Request`."""
     request: Request = context.get_middleware(REQUEST)
     return request
+
+
+def _code(exception: BaseException | None) -> str:
+    if exception is None:
+        return "ok"
+    # an error of ours begins with its code; any other is Flight's, most often a client that went away
+    code = str(exception).partition(":")[0]
+    return code if code in CODES else "cancelled"
 
 
 def _header(headers: Mapping[str, Sequence[str | bytes]], name: str) -> str | None:

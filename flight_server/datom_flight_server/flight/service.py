@@ -14,7 +14,7 @@ from ..auth.base import Authenticator, Policy
 from ..model import Role
 from .actions import Actions
 from .boundary import boundary, bounded
-from .middleware import REQUEST, NoHandshake, RequestFactory, request_of
+from .middleware import REQUEST, Ended, NoHandshake, RequestFactory, request_of
 from .reads import Reads
 
 
@@ -23,6 +23,7 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
 
     Args:
         location: ``grpc://host:port`` or ``grpc+tls://host:port``; port 0 takes a free one, see ``port``.
+        ended: told of every call that ended, as `RequestFactory` says.
         certificate: PEM chain and key, for TLS.
     """
 
@@ -34,6 +35,7 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
         policy: Policy,
         reads: Reads,
         actions: Actions,
+        ended: Ended,
         certificate: tuple[bytes, bytes] | None = None,
     ) -> None:
         self._policy = policy
@@ -42,7 +44,7 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
         super().__init__(
             location,
             auth_handler=NoHandshake(),
-            middleware={REQUEST: RequestFactory(authenticator)},
+            middleware={REQUEST: RequestFactory(authenticator, ended)},
             tls_certificates=[certificate] if certificate else None,
         )
 

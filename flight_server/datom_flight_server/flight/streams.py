@@ -29,6 +29,11 @@ class Streams:
         """Whether new streams are refused."""
         return self._draining
 
+    @property
+    def open(self) -> int:
+        """How many run now."""
+        return self._running
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Around one stream.
