@@ -118,10 +118,12 @@ def store_token(url: str, token: str) -> None:
 
     try:
         keyring.set_password(KEYRING_SERVICE, url, token)
+        # Some backends accept anything and keep nothing.
+        if keyring.get_password(KEYRING_SERVICE, url) == token:
+            return
+        reason = "it keeps nothing"
     except keyring.errors.KeyringError as error:
         reason = "there is none" if isinstance(error, keyring.errors.NoKeyringError) else type(error).__name__
-    else:
-        return
     raise InvalidRequestError(f"the OS keyring cannot hold the token: {reason}", code="unsupported", hint=_USE_INSTEAD)
 
 

@@ -37,7 +37,9 @@ class PinnedTable:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class PinRow:
+    """A pinned table with its name."""
+
     table: str
     version: str
     data_sha: str
@@ -45,7 +47,9 @@ class _Row:
     rows: int
 
 
-class _Rows(Listing[_Row]):
+class PinRows(Listing[PinRow]):
+    """A pin's tables, in order of name."""
+
     columns = (
         Column("table", each(text.clean)),
         Column("version", text.short_ids),
@@ -75,10 +79,14 @@ class Pin:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the pin as JSON, tables in order of name. The file is replaced as a whole or not at all."""
+        with replacing(path) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8", newline="\n")
+
+    def to_json(self) -> str:
+        """The text that `save` writes."""
         tables = {name: asdict(self.tables[name]) for name in sorted(self.tables)}
         body = {"datom_pin": FORMAT, "project": self.project, "tables": tables}
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+        return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Pin:
@@ -111,13 +119,14 @@ class Pin:
 
     def __str__(self) -> str:
         head = text.card("datom pin", [("Project", text.clean(self.project)), ("Tables", str(len(self.tables)))])
-        return f"{head}\n{self._rows()}"
+        return f"{head}\n{self.rows()}"
 
     def _repr_html_(self) -> str:
-        return self._rows()._repr_html_()
+        return self.rows()._repr_html_()
 
-    def _rows(self) -> _Rows:
-        return _Rows(_Row(name, **asdict(pinned)) for name, pinned in self.tables.items())
+    def rows(self) -> PinRows:
+        """The pinned tables, one a row, as printed."""
+        return PinRows(PinRow(name, **asdict(pinned)) for name, pinned in self.tables.items())
 
 
 def _pinned(name: str, entry: object) -> PinnedTable:

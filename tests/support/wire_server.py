@@ -189,9 +189,9 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
     def _info(self, body: dict[str, Any]) -> fl.FlightInfo:
         request = ReadRequest.from_object(body)
         stored = self._resolve(request)
-        told = {"project": request.project, "table": request.table, "version": stored.version}
-        told |= {"data_sha": stored.data_sha, "parquet_sha": stored.data_sha[::-1]}
+        told: dict[str, Any] = {"project": request.project, "table": request.table, "version": stored.version}
         told |= {"rows": stored.rows.num_rows, "warnings": self.warnings}
+        told |= {"data_sha": stored.data_sha, "parquet_sha": stored.data_sha[::-1]}
         tickets = [
             ReadRequest(request.project, request.table, stored.version, row_groups=(part, part + 1)).to_json()
             for part in range(self._streams)
@@ -267,5 +267,7 @@ def on_the_wire(error: DatomError) -> Exception:
     }
     if error.code == "unsupported":
         return NotImplementedError(f"unsupported: {error.message}")
-    kind = kinds.get(error.code, fl.FlightUnavailableError if error.retryable else fl.FlightServerError)
-    return kind(str(error), error.to_json())
+    other = fl.FlightUnavailableError if error.retryable else fl.FlightServerError
+    kind: type[fl.FlightError] = kinds.get(error.code, other)
+    failure: Exception = kind(str(error), error.to_json())
+    return failure

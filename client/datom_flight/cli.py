@@ -1,0 +1,289 @@
+"""The command ``datom-flight``: data on stdout, all else on stderr; exit 0 done, 1 refused or failed, 2 usage."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar, Unpack
+
+import click
+import pyarrow as pa
+
+from . import output
+from .addresses import parse_urls
+from .connection import Connection, connect
+from .credentials import checked, store_token
+from .pins import Pin
+from .progress import ReadProgress
+from .protocol.errors import DatomError, InvalidRequestError
+from .reads import Scan
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class At(TypedDict):
+    """Where a command goes, and as whom."""
+
+    url: str | None
+    project: str | None
+    token_file: str | None
+    tls_root_certs: str | None
+
+
+INTERRUPTED = 130
+PREVIEW_ROWS = 20
+
+
+def main() -> int:
+    """Run the command line; gives the exit code."""
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            commands.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        # A call under way ends at its deadline only; nobody who pressed Ctrl-C wants to wait for it.
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)
+    except DatomError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f'"{error.filename}": {error.strerror}' if error.filename else str(error))
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    return 0
+
+
+def _fail(why: str) -> int:
+    click.echo("error: " + " ".join(why.split()), err=True)
+    return 1
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    click.echo(f"warning: {message}", err=True)
+
+
+def _options(command: Command) -> Command:
+    """Add what every command takes."""
+    for option in (
+        click.option(
+            "--format", "how", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
+        ),
+        click.option("--tls-root-certs", metavar="FILE", help="PEM file of the authority of the server's certificate."),
+        click.option(
+            "--token-file", metavar="FILE", help="File with the token [else DATOM_FLIGHT_TOKEN, else keyring]."
+        ),
+        click.option("--project", metavar="NAME", help="The project [else DATOM_FLIGHT_PROJECT]."),
+        click.option(
+            "--url", metavar="URL", help="The server, or replicas with commas between [else DATOM_FLIGHT_URL]."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _version_options(command: Command) -> Command:
+    """Add what names a version."""
+    for option in (
+        click.option("--as-of", metavar="TIME", help="The version current at that date or time (ISO 8601, UTC)."),
+        click.option("--version", metavar="V", help="A version's id, or a unique prefix of it."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="datom-flight")
+def commands() -> None:
+    """Read pinned tables from a datom server."""
+
+
+@commands.command()
+@click.argument("server", metavar="URL", required=False)
+@_options
+def login(server: str | None, how: str, **at: Unpack[At]) -> None:
+    """Ask for the token, check it with the server, and keep it in the OS keyring."""
+    url = server or at["url"] or os.environ.get("DATOM_FLIGHT_URL")
+    if not url:
+        raise click.UsageError("name the server: datom-flight login URL")
+    urls = parse_urls(url)
+    token = _file_token(at["token_file"]) or checked(_asked_token())
+    if token is None:
+        raise InvalidRequestError("no token was given", hint="paste the token you were handed, on one line")
+    with connect(url, at["project"], token=token, tls_root_certs=at["tls_root_certs"]) as conn:
+        identity = conn.whoami()
+    for each_url in urls:
+        store_token(each_url, token)
+    click.echo(f"token kept in the OS keyring for {', '.join(urls)}", err=True)
+    output.print_answer(identity, how)
+
+
+@commands.command()
+@_options
+def whoami(how: str, **at: Unpack[At]) -> None:
+    """Show who the server says you are."""
+    with _connect(**at) as conn:
+        output.print_answer(conn.whoami(), how)
+
+
+@commands.command()
+@_options
+def projects(how: str, **at: Unpack[At]) -> None:
+    """List the projects you may see."""
+    with _connect(**at) as conn:
+        output.print_listing(conn.projects(), how)
+
+
+@commands.command()
+@click.argument("pattern", required=False)
+@_options
+def tables(pattern: str | None, how: str, **at: Unpack[At]) -> None:
+    """List the project's tables and sets, or those that the glob PATTERN fits."""
+    with _connect(**at) as conn:
+        output.print_listing(conn.tables(pattern), how)
+
+
+@commands.command()
+@_options
+def summary(how: str, **at: Unpack[At]) -> None:
+    """Show the project at a glance."""
+    with _connect(**at) as conn:
+        output.print_answer(conn.summary(), how)
+
+
+@commands.command()
+@click.argument("name")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
+@_options
+def history(name: str, limit: int | None, how: str, **at: Unpack[At]) -> None:
+    """List the versions of the table or set NAME, newest first."""
+    with _connect(**at) as conn:
+        output.print_listing(conn.history(name, limit), how)
+
+
+@commands.command()
+@click.argument("name")
+@_version_options
+@click.option("--pin", "pin_file", metavar="FILE", help="Take the version that this pin holds.")
+@click.option("--columns", metavar="A,B", help="Only these columns, in this order.")
+@click.option("--where", metavar="EXPR", help="Only rows for which this SQL expression is true.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Only the first N rows.")
+@click.option("-o", "--output", "target", metavar="FILE", help="Write to a file: .parquet .arrow .feather .csv .json")
+@_options
+def read(
+    name: str,
+    version: str | None,
+    as_of: str | None,
+    pin_file: str | None,
+    columns: str | None,
+    where: str | None,
+    limit: int | None,
+    target: str | None,
+    how: str,
+    **at: Unpack[At],
+) -> None:
+    """Read rows of the table NAME: to a file, or to stdout (as a table: the first of them)."""
+    if target is not None:
+        _usage(output.file_format, target)
+    pin = Pin.load(pin_file) if pin_file is not None else None
+    names = None if columns is None else [column.strip() for column in columns.split(",")]
+    with _connect(pin, **at) as conn, ReadProgress(name) as progress:
+        scan = conn.open(name, version, as_of=as_of, pin=pin, columns=names, where=where, limit=limit)
+        progress.expect(scan.rows)
+        if target is not None:
+            output.write_rows(target, scan.schema, _followed(scan, progress))
+        elif how == "table":
+            _preview(scan, PREVIEW_ROWS if limit is None else limit)
+        else:
+            output.encode_rows(output.ROW_WRITERS[how], sys.stdout.buffer, scan.schema, _followed(scan, progress))
+            sys.stdout.flush()
+
+
+@commands.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--as-of", metavar="TIME", help="The versions current at that date or time (ISO 8601, UTC).")
+@click.option("-o", "--output", "target", metavar="FILE", help="Where to save the pin; else it goes to stdout.")
+@_options
+def pin(names: tuple[str, ...], as_of: str | None, target: str | None, how: str, **at: Unpack[At]) -> None:
+    """Pin the versions of the tables named, or of all tables, to a file to commit beside an analysis."""
+    with _connect(**at) as conn:
+        made = conn.pin(names or None, as_of=as_of)
+    if target is not None:
+        made.save(target)
+        click.echo(f'pinned {len(made.tables)} tables of "{made.project}" in {target}', err=True)
+    elif how == "json":
+        click.echo(made.to_json(), nl=False)
+    else:
+        output.print_listing(made.rows(), how)
+
+
+@commands.command()
+@click.argument("file", metavar="FILE")
+@_options
+def verify(file: str, how: str, **at: Unpack[At]) -> None:
+    """Fetch every table of the pin in FILE and compare its values with the hash recorded for them."""
+    pinned = Pin.load(file)
+    with _connect(pinned, **at) as conn:
+        findings = conn.verify(pinned)
+    output.print_listing(findings, how)
+    differ = sum(not finding.ok for finding in findings)
+    if differ:
+        raise click.exceptions.Exit(_fail(f"{differ} of {len(findings)} tables are not verified (see the findings)"))
+
+
+def _connect(pin: Pin | None = None, **at: Unpack[At]) -> Connection:
+    project = at["project"] or (pin.project if pin is not None else None)
+    return connect(at["url"], project, token=_file_token(at["token_file"]), tls_root_certs=at["tls_root_certs"])
+
+
+def _file_token(path: str | None) -> str | None:
+    if path is None:
+        return None
+    token = checked(Path(path).read_text(encoding="utf-8", errors="replace"))
+    if token is None:
+        raise InvalidRequestError(f'token file "{path}" is empty', hint="put the token into it, on one line")
+    return token
+
+
+def _asked_token() -> str:
+    if sys.stdin.isatty():
+        return str(click.prompt("Token", hide_input=True, err=True))
+    return sys.stdin.readline()
+
+
+def _usage(check: Callable[[str], object], value: str) -> None:
+    try:
+        check(value)
+    except InvalidRequestError as error:
+        raise click.UsageError(f"{error.message} ({error.hint})") from None
+
+
+def _followed(scan: Scan, progress: ReadProgress) -> Iterator[pa.RecordBatch]:
+    for batch in scan.reader():
+        yield batch
+        progress.advance(batch.num_rows)
+
+
+def _preview(scan: Scan, most: int) -> None:
+    """Print the first rows as a table, and on stderr how many there are."""
+    batches: list[pa.RecordBatch] = []
+    left = most
+    for batch in scan.reader():
+        batches.append(batch.slice(0, left))
+        left -= batches[-1].num_rows
+        if left == 0:
+            break
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    table, hidden = output.preview(scan.schema, batches, width)
+    click.echo(table)
+    shown = most - left
+    total = scan.rows if scan.rows is not None else (shown if left else None)
+    count = f"{shown:,} of {total:,} rows" if total is not None else f"the first {shown:,} rows"
+    columns = f", {hidden} more columns" if hidden else ""
+    click.echo(f"{count}{columns}, version {(scan.version or 'unnamed')[:8]}", err=True)
