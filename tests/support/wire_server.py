@@ -41,7 +41,7 @@ class Faults:
         break_after: batches after which a stream ends in ``unavailable``; None is a stream that does not break.
         cut_after: likewise, the stream ending as if it were whole, without an end record.
         ends: what to make of a stream's end record.
-        tear_after: batches after which the stream waits until `release` is set.
+        stall_after: batches after which a stream waits until `release` is set.
     """
 
     refusals: list[Exception] = field(default_factory=list)
@@ -75,7 +75,9 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
         cancelled: set when a client gave up a stream before its end.
     """
 
-    def __init__(self, location: str = "grpc://127.0.0.1:0", streams: int = 1, **options: Any) -> None:
+    def __init__(
+        self, location: str = "grpc://127.0.0.1:0", streams: int = 1, batch_rows: int = BATCH_ROWS, **options: Any
+    ) -> None:
         self.faults = Faults()
         self.calls: list[tuple[str, Any]] = []
         self.tokens: dict[str, str] = {}
@@ -86,6 +88,7 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
         self.warnings: list[str] = []
         self.cancelled = threading.Event()
         self._streams = streams
+        self._batch_rows = batch_rows
         self._tables: dict[tuple[str, str], list[StoredVersion]] = {}
         super().__init__(location, middleware={"headers": _HeadersFactory()}, **options)
 
@@ -234,7 +237,7 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
     ) -> Iterator[Any]:
         try:
             sent = -1
-            for sent, batch in enumerate(rows.to_batches(BATCH_ROWS)):
+            for sent, batch in enumerate(rows.to_batches(self._batch_rows)):
                 if sent == break_after:
                     raise fl.FlightUnavailableError("the server is stopping")
                 if sent == cut_after:
