@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,10 +50,12 @@ class FaultyProxy:
     Attributes:
         url: where it listens.
         requests: ``METHOD /path`` of each request, in order of arrival, those that fail included.
+        headers: of each of them.
     """
 
     def __init__(self, upstream: str) -> None:
         self.requests: list[str] = []
+        self.headers: list[Message] = []
         self._upstream = urlsplit(upstream).netloc
         self._fault: Fault | None = None
         self._left = 0
@@ -74,10 +77,11 @@ class FaultyProxy:
             self._fault = None
             self._healed.set()
 
-    def _meet(self, request: str) -> tuple[Fault, threading.Event]:
+    def _meet(self, request: str, headers: Message) -> tuple[Fault, threading.Event]:
         """The fault that happens to `request` (one of no effect if none does), and what ends it early."""
         with self._lock:
             self.requests.append(request)
+            self.headers.append(headers)
             fault = self._fault
             if fault is None or fault.on not in request or self._left == 0:
                 return Fault(), self._healed
@@ -135,7 +139,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _pass_on(self) -> None:
         proxy = self.server.proxy
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        fault, healed = proxy._meet(f"{self.command} {self.path}")
+        fault, healed = proxy._meet(f"{self.command} {self.path}", self.headers)
         if fault.silent_seconds:
             healed.wait(fault.silent_seconds)
         if fault.status is not None:

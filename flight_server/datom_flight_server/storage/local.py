@@ -95,8 +95,11 @@ class LocalStore:
                 if entry.is_dir(follow_symlinks=False):
                     if prefix.startswith(f"{key}/") or key.startswith(prefix):
                         yield from self._below(key, prefix)
-                elif key.startswith(prefix) and entry.is_file() and (not entry.is_symlink() or self._resolve(key)):
+                elif key.startswith(prefix) and (entry.is_file(follow_symlinks=False) or self._is_linked(entry, key)):
                     yield key
+
+    def _is_linked(self, entry: os.DirEntry[str], key: str) -> bool:
+        return entry.is_symlink() and os.path.isfile(entry) and self._resolve(key) is not None
 
     def _resolve(self, key: str) -> str | None:
         """The path of the object, links followed; None when they lead out of the place."""

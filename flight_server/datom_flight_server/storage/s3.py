@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -59,44 +60,46 @@ _CURL_TIMEOUT = "curlCode: 28"
 
 
 class S3Clients:
-    """The boto3 clients that stores share: one session, one client for each way of access.
+    """The boto3 clients that stores share: one for each way of access, built when first needed, safe in many threads.
 
-    Each is built when it is first needed, and safe to use from many threads.
+    Looking for credentials of the ordinary chain may ask the network. It has a session of its own, so that stores
+    whose keys are given never wait for it.
     """
 
     def __init__(self, deadlines: Deadlines | None = None) -> None:
         self.deadlines = deadlines or Deadlines()
-        self._building = threading.Lock()
-        self._session: boto3.Session | None = None
         self._clients: dict[S3Access, S3Client] = {}
+        self._with_keys = _Session()
+        self._with_chain = _Session()
+        self._chain: Credentials | None = None
 
     def client(self, access: S3Access) -> S3Client:
-        """The client for `access`; botocore's ``NoCredentialsError`` when there are no credentials yet."""
+        """The client for `access`.
+
+        Raises:
+            NoCredentialsError, PartialCredentialsError: botocore's; the next call looks for credentials again.
+        """
         if access not in self._clients:
-            with self._building:
+            home = self._with_chain if access.access_key is None else self._with_keys
+            with home.lock:
                 if access not in self._clients:
-                    self._clients[access] = self._build(access)
+                    self._clients[access] = self._build(home.session, access)
         return self._clients[access]
 
     def credentials(self, access: S3Access) -> ReadOnlyCredentials:
-        """The credentials valid now, renewed if they are of a kind that expires."""
-        if access.access_key and access.secret_key:
+        """The credentials of `access` that are valid now, renewed if they expire; raises as `client` does."""
+        self.client(access)
+        if access.access_key is not None and access.secret_key is not None:
             return Credentials(access.access_key, access.secret_key).get_frozen_credentials()
-        with self._building:
-            found = self._ready_session().get_credentials()
-        if found is None:
-            raise aws.NoCredentialsError
-        return found.get_frozen_credentials()
+        assert self._chain is not None
+        return self._chain.get_frozen_credentials()
 
-    def _ready_session(self) -> boto3.Session:
-        self._session = self._session or boto3.Session()
-        return self._session
-
-    def _build(self, access: S3Access) -> S3Client:
-        session = self._ready_session()
-        # A client made without credentials would never look for them again.
-        if access.access_key is None and session.get_credentials() is None:
-            raise aws.NoCredentialsError
+    def _build(self, session: boto3.Session, access: S3Access) -> S3Client:
+        if access.access_key is None:
+            # A client made without credentials would never look for them again.
+            self._chain = session.get_credentials()
+            if self._chain is None:
+                raise aws.NoCredentialsError
         return session.client(
             "s3",
             region_name=access.region,
@@ -111,6 +114,17 @@ class S3Clients:
                 retries={"total_max_attempts": 1},
             ),
         )
+
+
+class _Session:
+    """A boto3 session, made when first used, and the lock to use it under: sessions are not safe in many threads."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    @cached_property
+    def session(self) -> boto3.Session:
+        return boto3.Session()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,12 +193,12 @@ class S3Store:
     def chunks(self, key: str) -> Iterator[bytes]:
         """The object's bytes in pieces of at most 8 MiB, each fetched while the one before is being used."""
         name = self._name(key)
-        source = self._await(self._fetch(lambda: self._open(name)), key)
+        source = self._await(self._fetch(lambda: self._open(name), key), key)
         ahead: Future[bytes] | None = None
         for start in range(0, source.size, PIECE_BYTES):
-            piece = self._await(ahead or self._fetch_piece(source, start), key)
+            piece = self._await(ahead or self._fetch_piece(source, start, key), key)
             if start + PIECE_BYTES < source.size:
-                ahead = self._fetch_piece(source, start + PIECE_BYTES)
+                ahead = self._fetch_piece(source, start + PIECE_BYTES, key)
             if len(piece) != min(PIECE_BYTES, source.size - start):
                 raise self._error("store_unreachable", "ended before its size", key)
             yield piece
@@ -237,11 +251,14 @@ class S3Store:
 
     # Bulk reading
 
-    def _fetch(self, call: Callable[[], T]) -> Future[T]:
-        return self._background.start(call, self._deadlines.stall_seconds)
+    def _fetch(self, call: Callable[[], T], key: str) -> Future[T]:
+        try:
+            return self._background.start(call, self._deadlines.stall_seconds)
+        except TimeoutError as error:
+            raise self._translated(error, key) from None
 
-    def _fetch_piece(self, source: _Source, start: int) -> Future[bytes]:
-        return self._fetch(lambda: source.file.read_at(min(PIECE_BYTES, source.size - start), start))
+    def _fetch_piece(self, source: _Source, start: int, key: str) -> Future[bytes]:
+        return self._fetch(lambda: source.file.read_at(min(PIECE_BYTES, source.size - start), start), key)
 
     def _await(self, future: Future[T], key: str) -> T:
         try:
@@ -292,15 +309,15 @@ class S3Store:
     def _translated(self, error: Exception, key: str | None) -> DatomError:
         """The `DatomError` that says what `error` means; the one place that knows."""
         if isinstance(error, _TIMEOUTS) or _CURL_TIMEOUT in str(error):
-            return self._error("timeout", "did not answer within the deadline", key)
+            return self._error("timeout", "did not answer in time", key)
         if isinstance(error, _NO_CREDENTIALS):
-            return self._error("access_denied", "needs credentials, and the server has none that are valid", key)
+            return self._error("access_denied", "needs credentials, and the server has no valid ones", key)
         if isinstance(error, FileNotFoundError) or _status(error) == 404:
             return self._missing(error, key)
         code = _code(error)
         if _status(error) in {401, 403} or code in _EXPIRED or code in _SDK_DENIED:
-            return self._error("access_denied", f"refused the server's credentials ({code})", key)
-        return self._error("store_unreachable", f"could not be reached ({code})", key)
+            return self._error("access_denied", f"is closed to the server's credentials ({code})", key)
+        return self._error("store_unreachable", f"could not be read ({code})", key)
 
     def _missing(self, error: Exception, key: str | None) -> DatomError:
         if key is None or _code(error) == "NoSuchBucket":

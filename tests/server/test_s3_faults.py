@@ -1,0 +1,277 @@
+"""S3 that is slow, busy, cut off or gone: the right bytes, or an error with its code, in time."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from datom_flight.protocol.errors import DatomError
+from datom_flight_server.model import S3Access
+from datom_flight_server.storage.deadlines import Deadlines
+from datom_flight_server.storage.s3 import S3Clients, S3Store
+from support.faulty import Fault, FaultyProxy, faulty_proxy
+from support.s3 import S3Server, serving_s3
+
+MIB = 1024 * 1024
+BUCKET = "faults"
+DOCUMENT = "dm/.metadata/metadata.json"
+OBJECT = "dm/a1b2c3.parquet"
+TEXT = b'{"kind": "table"}' * 100
+BYTES = os.urandom(19 * MIB)
+
+# The C++ client notices silence after whole seconds, and may wait three before its third attempt.
+QUICK = Deadlines(connect_seconds=1, read_seconds=1, total_seconds=6, stall_seconds=6, attempts=3)
+HASTY = replace(QUICK, total_seconds=1.5, stall_seconds=1.5)
+GRACE_SECONDS = 4  # what a busy machine may add to a deadline
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with serving_s3(tmp_path_factory.mktemp("faults")) as server:
+        for key, data in ((DOCUMENT, TEXT), (OBJECT, BYTES)):
+            path = server.bucket(BUCKET) / "study" / "datom" / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        yield server
+
+
+@pytest.fixture
+def proxy(server: S3Server) -> Iterator[FaultyProxy]:
+    with faulty_proxy(server.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def clients() -> S3Clients:
+    return S3Clients(QUICK)
+
+
+@pytest.fixture(scope="module")
+def hasty_clients() -> S3Clients:
+    return S3Clients(HASTY)
+
+
+@pytest.fixture
+def store(server: S3Server, proxy: FaultyProxy, clients: S3Clients) -> S3Store:
+    return open_store(replace(server.access, endpoint=proxy.url), clients)
+
+
+@pytest.fixture
+def hasty_store(server: S3Server, proxy: FaultyProxy, hasty_clients: S3Clients) -> S3Store:
+    """A store that does not wait for long."""
+    return open_store(replace(server.access, endpoint=proxy.url), hasty_clients)
+
+
+def open_store(access: S3Access, clients: S3Clients, bucket: str = BUCKET) -> S3Store:
+    return S3Store(bucket, "study", access, clients)
+
+
+def fetch(store: S3Store) -> bytes:
+    return b"".join(store.chunks(OBJECT))
+
+
+CALLS: dict[str, Callable[[S3Store], object]] = {
+    "check": S3Store.check,
+    "read": lambda store: store.read(DOCUMENT).data,
+    "read_if_changed": lambda store: store.read_if_changed(DOCUMENT, '"old"'),
+    "etag": lambda store: store.etag(DOCUMENT),
+    "keys": lambda store: list(store.keys("")),
+    "chunks": fetch,
+}
+every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+
+
+@contextmanager
+def refused(code: str, seconds: float = QUICK.total_seconds) -> Iterator[None]:
+    """The block is refused with `code` within `seconds` and a grace, in words that give nothing away."""
+    started = time.monotonic()
+    with pytest.raises(DatomError) as caught:
+        yield
+    assert caught.value.code == code, caught.value
+    assert time.monotonic() - started < seconds + GRACE_SECONDS
+    text = caught.value.to_json().decode()
+    for private in ("AKIA", "made-up", "127.0.0.1", "localhost", "http", "/tmp"):
+        assert private not in text
+
+
+@every_call
+def test_a_storage_that_is_busy_at_first_is_asked_again(
+    store: S3Store, proxy: FaultyProxy, call: Callable[[S3Store], object]
+) -> None:
+    well = call(store)
+    proxy.inject(Fault(status=503, times=2))
+    assert call(store) == well
+
+
+@every_call
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_storage_that_keeps_failing_is_unreachable(
+    store: S3Store, proxy: FaultyProxy, call: Callable[[S3Store], object], status: int
+) -> None:
+    proxy.inject(Fault(status=status))
+    with refused("store_unreachable"):
+        call(store)
+    assert 1 < len(proxy.requests) <= QUICK.attempts + 1
+
+
+@every_call
+def test_a_storage_that_refuses_is_asked_once(
+    store: S3Store, proxy: FaultyProxy, call: Callable[[S3Store], object]
+) -> None:
+    proxy.inject(Fault(status=403))
+    with refused("access_denied"):
+        call(store)
+    assert len(proxy.requests) == 1
+
+
+@every_call
+def test_a_storage_that_never_answers_times_out(
+    hasty_store: S3Store, proxy: FaultyProxy, call: Callable[[S3Store], object]
+) -> None:
+    proxy.inject(Fault(silent_seconds=60))
+    with refused("timeout", HASTY.total_seconds):
+        call(hasty_store)
+
+
+@every_call
+def test_an_answer_that_comes_late_but_in_time_is_used(
+    store: S3Store, proxy: FaultyProxy, call: Callable[[S3Store], object]
+) -> None:
+    well = call(store)
+    proxy.inject(Fault(silent_seconds=0.4, times=3))
+    assert call(store) == well
+
+
+@pytest.mark.parametrize("reset", [True, False], ids=["reset", "truncated"])
+def test_a_document_cut_off_once_is_read_whole(store: S3Store, proxy: FaultyProxy, reset: bool) -> None:
+    proxy.inject(Fault(on="GET", cut_after=700, reset=reset, times=1))
+    assert store.read(DOCUMENT).data == TEXT
+    assert len(proxy.requests) == 2
+
+
+@pytest.mark.parametrize("reset", [True, False], ids=["reset", "truncated"])
+def test_a_document_always_cut_off_is_never_taken_for_whole(store: S3Store, proxy: FaultyProxy, reset: bool) -> None:
+    proxy.inject(Fault(on="GET", cut_after=700, reset=reset))
+    with refused("store_unreachable"):
+        store.read(DOCUMENT)
+    with refused("store_unreachable"):
+        store.read_if_changed(DOCUMENT, '"old"')
+
+
+@pytest.mark.parametrize("reset", [True, False], ids=["reset", "truncated"])
+def test_an_object_cut_off_once_arrives_whole(store: S3Store, proxy: FaultyProxy, reset: bool) -> None:
+    proxy.inject(Fault(on="GET", cut_after=5 * MIB, reset=reset, times=1))
+    assert fetch(store) == BYTES
+
+
+@pytest.mark.parametrize("reset", [True, False], ids=["reset", "truncated"])
+def test_an_object_always_cut_off_never_ends_as_if_whole(store: S3Store, proxy: FaultyProxy, reset: bool) -> None:
+    proxy.inject(Fault(on="GET", cut_after=5 * MIB, reset=reset))
+    with refused("store_unreachable"):
+        fetch(store)
+
+
+def test_an_object_cut_off_in_a_later_piece_raises_after_the_right_bytes(store: S3Store, proxy: FaultyProxy) -> None:
+    pieces = store.chunks(OBJECT)
+    first = next(pieces)
+    assert first == BYTES[: len(first)]
+    proxy.inject(Fault(on="GET", cut_after=100))
+    with refused("store_unreachable"):
+        list(pieces)
+
+
+def test_altered_bytes_are_delivered_in_full_for_the_hash_to_find(store: S3Store, proxy: FaultyProxy) -> None:
+    proxy.inject(Fault(on="GET", altered_at=1000))
+    received = fetch(store)
+    assert len(received) == len(BYTES)
+    assert received != BYTES
+
+
+def test_a_document_that_trickles_times_out(hasty_store: S3Store, proxy: FaultyProxy) -> None:
+    proxy.inject(Fault(on="GET", drip_seconds=0.2))
+    with refused("timeout", HASTY.total_seconds):
+        hasty_store.read(DOCUMENT)
+
+
+def test_a_listing_that_trickles_times_out(hasty_store: S3Store, proxy: FaultyProxy) -> None:
+    proxy.inject(Fault(on="GET", drip_seconds=0.2))
+    with refused("timeout", HASTY.total_seconds):
+        list(hasty_store.keys(""))
+
+
+def test_an_object_that_trickles_times_out(hasty_store: S3Store, proxy: FaultyProxy) -> None:
+    proxy.inject(Fault(on="GET", drip_seconds=0.2))
+    with refused("timeout", HASTY.total_seconds):
+        fetch(hasty_store)
+    proxy.heal()
+    assert fetch(hasty_store) == BYTES
+
+
+def test_a_storage_that_comes_back_is_used_again(store: S3Store, proxy: FaultyProxy) -> None:
+    proxy.inject(Fault(status=503))
+    with refused("store_unreachable"):
+        store.read(DOCUMENT)
+    proxy.heal()
+    assert store.read(DOCUMENT).data == TEXT
+    assert fetch(store) == BYTES
+
+
+def test_sixty_four_readers_of_a_failing_storage_get_the_right_bytes_or_an_error(
+    store: S3Store, proxy: FaultyProxy
+) -> None:
+    def read(number: int) -> bool:
+        try:
+            return store.read(DOCUMENT).data == TEXT
+        except DatomError as error:
+            return error.code in {"store_unreachable", "timeout"}
+
+    proxy.inject(Fault(cut_after=100, reset=True, times=60))
+    with ThreadPoolExecutor(64) as threads:
+        assert all(threads.map(read, range(64)))
+    assert store.read(DOCUMENT).data == TEXT
+
+
+@every_call
+def test_a_port_where_nobody_listens_is_unreachable(
+    server: S3Server, clients: S3Clients, call: Callable[[S3Store], object]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with refused("store_unreachable"):
+        call(open_store(replace(server.access, endpoint=f"http://127.0.0.1:{port}"), clients))
+
+
+@every_call
+def test_a_host_that_does_not_exist_is_unreachable(
+    server: S3Server, clients: S3Clients, call: Callable[[S3Store], object]
+) -> None:
+    with refused("store_unreachable"):
+        call(open_store(replace(server.access, endpoint="http://storage.invalid:9000"), clients))
+
+
+@every_call
+def test_a_bucket_that_does_not_exist_is_unreachable(
+    server: S3Server, clients: S3Clients, call: Callable[[S3Store], object]
+) -> None:
+    with refused("store_unreachable"):
+        call(open_store(server.access, clients, bucket="nobodys-bucket"))
+
+
+@every_call
+@pytest.mark.parametrize(
+    "keys",
+    [{"secret_key": "made-up-but-not-the-one-of-this-server"}, {"access_key": "AKIANOTKNOWNTOTHIS01"}],
+    ids=["secret", "access"],
+)
+def test_a_wrong_key_is_denied(
+    server: S3Server, clients: S3Clients, call: Callable[[S3Store], object], keys: dict[str, str]
+) -> None:
+    with refused("access_denied"):
+        call(open_store(replace(server.access, **keys), clients))
