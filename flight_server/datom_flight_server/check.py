@@ -146,7 +146,8 @@ def _project(project: Project, open_store: Callable[[Project], ObjectStore]) -> 
         manifest = layout.parse_manifest(store.read(layout.MANIFEST_KEY).data)
         marked = not project.governed and any(True for _ in store.keys(layout.GOVERNANCE_KEY))
     except DatomError as error:
-        yield Result(subject, State.FAILED, f"{project.location.uri}: {error}")
+        reason = "there is no datom/.metadata/manifest.json" if error.code == "not_found" else error.message
+        yield Result(subject, State.FAILED, f"{project.location.uri}: {error.code}: {reason}")
         return
     kinds = [row.kind for row in manifest.rows.values()]
     tables, sets = kinds.count(Kind.TABLE.value), kinds.count(Kind.SET.value)

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,7 +62,6 @@ class GovernanceRepository:
         self._state = _State()
         self._failure: str | None = None
         self._failing_since: datetime | None = None
-        self._fetched: datetime | None = None
         self._attempted: float = -RETRY_SECONDS
         # fetches are numbered: asked for, begun and ended, so that an asker can wait for one that began after asking
         self._changed = threading.Condition()
@@ -125,22 +124,23 @@ class GovernanceRepository:
             return ended and not self._closed and self._failure is None
 
     def _run(self) -> None:
-        self._load(self._clone.commit())
+        # what is on disk serves until the first fetch; whatever is wrong with it, that fetch mends
+        self._attempt(self._clone.commit)
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._asked > self._begun, self._refresh_seconds)
                 if self._closed:
                     return
                 self._begun += 1
-            failure = self._attempt()
+            failure = self._attempt(self._clone.fetch)
             with self._changed:
                 self._note(failure)
                 self._ended = self._begun
                 self._changed.notify_all()
 
-    def _attempt(self) -> str | None:
+    def _attempt(self, look: Callable[[], str | None]) -> str | None:
         try:
-            self._load(self._clone.fetch())
+            self._load(look())
         except DatomError as error:
             return error.message
         # a fault of our own must not end the thread: it would leave the projects as they are for ever, unnoticed
@@ -161,15 +161,14 @@ class GovernanceRepository:
         self._state = _State(commit, projects, faults)
 
     def _note(self, failure: str | None) -> None:
-        now = datetime.now(UTC)
         self._attempted = time.monotonic()
         if failure is None:
             if self._failing_since is not None:
                 _log.warning('the governance repository "%s" can be reached again', self.url)
-            self._failure, self._failing_since, self._fetched = None, None, now
+            self._failure, self._failing_since = None, None
             return
         first = self._failing_since is None
-        self._failing_since = self._failing_since or now
+        self._failing_since = self._failing_since or datetime.now(UTC)
         serving = "serving the last good copy" if self._state.commit else "no project is known from it"
         self._failure = (
             f'the governance repository "{self.url}" cannot be read since {_instant(self._failing_since)}'
