@@ -68,10 +68,10 @@ def main() -> None:
 @_config
 def serve(config: Path) -> None:
     """Serve until SIGTERM or Ctrl-C; a second one ends at once. SIGHUP looks for new projects."""
-    # Loading Arrow takes longer than making a token.
+    settings = Settings.load(config, os.environ)
+    # Loading Arrow takes longer than all that other commands do.
     from .app import App
 
-    settings = Settings.load(config, os.environ)
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger(__package__).setLevel(logging.INFO)
     app = App(settings)
@@ -109,9 +109,11 @@ def check(config: Path) -> None:
     table = Table("check", "state", "detail", box=None, pad_edge=False)
     for result in results:
         table.add_row(Text(result.subject), Text(result.state.value, styles[result.state]), Text(result.detail))
-    terminal = sys.stdout.isatty()
-    # into a file or a pipe, lines are not broken to a width nobody has
-    Console(width=None if terminal else 10_000).print(table, soft_wrap=not terminal)
+    # into a file or a pipe, lines are not broken to a width that nobody has
+    console = Console(width=None if sys.stdout.isatty() else 10_000)
+    with console.capture() as captured:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
     failed = sum(result.state is State.FAILED for result in results)
     if failed:
         _complain(f"{failed} of {len(results)} checks failed; what to do stands beside each")
