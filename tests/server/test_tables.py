@@ -83,9 +83,10 @@ def test_a_predicate_may_read_columns_that_are_not_sent(tmp_path: Path, numbers:
 
 def test_row_groups_that_cannot_match_are_not_read(tmp_path: Path, numbers: pa.Table) -> None:
     with stored(tmp_path, numbers, row_group_size=1000) as table:
-        selection = Selection(predicate=pc.field("n") == 5_500, predicate_columns=("n",))
-        assert table._row_groups(selection) == [5]
-        assert rows_of(table, predicate=pc.field("n") == 5_500, predicate_columns=("n",))["n"].to_pylist() == [5_500]
+        wanted = pc.field("n") == 5_500
+        assert table._row_groups(Selection(predicate=wanted, predicate_columns=("n",), pruning=wanted)) == [5]
+        found = rows_of(table, predicate=wanted, predicate_columns=("n",), pruning=wanted)
+        assert found["n"].to_pylist() == [5_500]
 
 
 def test_the_ranges_of_a_large_table_are_its_rows_in_file_order(tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ class Reads:
             columns=asked.columns,
             predicate=where.expression if where else None,
             predicate_columns=where.columns if where else (),
+            pruning=where.pruning if where else None,
             limit=asked.limit,
             row_groups=asked.row_groups,
         )

@@ -38,6 +38,7 @@ class Selection:
         columns: names in the order wanted; None is all.
         predicate: rows for which it is true; None is all.
         predicate_columns: what `predicate` reads.
+        pruning: true at least wherever `predicate` is, judged by a row group's statistics; None prunes nothing.
         limit: the first so many of the rows left.
         row_groups: ``(first, end)``; None is all.
     """
@@ -45,6 +46,7 @@ class Selection:
     columns: tuple[str, ...] | None = None
     predicate: pc.Expression | None = None
     predicate_columns: tuple[str, ...] = ()
+    pruning: pc.Expression | None = None
     limit: int | None = None
     row_groups: tuple[int, int] | None = None
 
@@ -197,10 +199,10 @@ class StoredTable:
         if end > self.num_row_groups:
             raise InvalidRequestError(f'row_groups end at {end}, "{self.version.table}" has {self.num_row_groups}')
         row_groups = list(range(first, end))
-        if selection.predicate is None or not row_groups:
+        if selection.pruning is None or not row_groups:
             return row_groups
         fragment = ds.ParquetFileFormat().make_fragment(self._file, row_groups=row_groups)
-        matching = fragment.subset(selection.predicate, schema=self._stored_schema)
+        matching = fragment.subset(selection.pruning, schema=self._stored_schema)
         return [group.id for group in matching.row_groups]
 
     def _rows_per_batch(self, file: pq.ParquetFile, row_groups: list[int], columns: list[str]) -> int:
