@@ -17,7 +17,6 @@ from .protocol.errors import InvalidRequestError
 _OPTIONS = [
     # gRPC waits a second before it tries a lost connection again; a restarted server is back sooner.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
 ]
 

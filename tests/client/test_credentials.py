@@ -7,13 +7,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import keyring
-import keyring.backends.fail
-import keyring.backends.null
+import keyring.core
 import pytest
 
 from datom_flight import DatomError
 from datom_flight.credentials import FixedToken, SessionToken, find_token, store_token
-from support.file_keyring import FileKeyring
 
 URL = "grpc://127.0.0.1:8815"
 
@@ -23,9 +21,13 @@ def own_keyring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     monkeypatch.setenv("KEYRING_FILE", str(tmp_path / "keyring.json"))
     monkeypatch.delenv("DATOM_FLIGHT_TOKEN", raising=False)
     before = keyring.get_keyring()
-    keyring.set_keyring(FileKeyring())
+    use("support.file_keyring.FileKeyring")
     yield
     keyring.set_keyring(before)
+
+
+def use(backend: str) -> None:
+    keyring.set_keyring(keyring.core.load_keyring(backend))
 
 
 def test_the_argument_comes_before_the_environment_and_the_environment_before_the_keyring(
@@ -56,13 +58,13 @@ def test_the_keyring_is_asked_for_each_replica() -> None:
 
 
 def test_a_machine_without_a_keyring_has_no_token() -> None:
-    keyring.set_keyring(keyring.backends.fail.Keyring())
+    use("keyring.backends.fail.Keyring")
     assert find_token(None, [URL]) is None
 
 
-@pytest.mark.parametrize("backend", [keyring.backends.fail.Keyring, keyring.backends.null.Keyring])
-def test_a_keyring_that_keeps_nothing_is_unsupported_and_says_what_to_do(backend: type) -> None:
-    keyring.set_keyring(backend())
+@pytest.mark.parametrize("backend", ["keyring.backends.fail.Keyring", "keyring.backends.null.Keyring"])
+def test_a_keyring_that_keeps_nothing_is_unsupported_and_says_what_to_do(backend: str) -> None:
+    use(backend)
     with pytest.raises(DatomError) as caught:
         store_token(URL, "secret-token")
     assert caught.value.code == "unsupported"
@@ -71,13 +73,8 @@ def test_a_keyring_that_keeps_nothing_is_unsupported_and_says_what_to_do(backend
     assert "secret-token" not in str(caught.value)
 
 
-class LockedKeyring(FileKeyring):
-    def get_password(self, service: str, username: str) -> str | None:
-        raise keyring.errors.KeyringLocked("locked")
-
-
 def test_a_locked_keyring_is_unauthenticated_not_anonymous() -> None:
-    keyring.set_keyring(LockedKeyring())
+    use("support.file_keyring.LockedKeyring")
     with pytest.raises(DatomError, match="does not open") as caught:
         find_token(None, [URL])
     assert caught.value.code == "unauthenticated"

@@ -18,7 +18,7 @@ def test_every_public_name_is_there() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'conect'"):
-        _ = datom_flight.conect  # type: ignore[attr-defined]
+        _ = datom_flight.conect
 
 
 @pytest.mark.parametrize("module", ["datom_flight", "datom_flight.protocol", "datom_flight.protocol.messages"])

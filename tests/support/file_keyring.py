@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 
 from keyring.backend import KeyringBackend
+from keyring.errors import KeyringLocked
 
 
 class FileKeyring(KeyringBackend):
     """Chosen by PYTHON_KEYRING_BACKEND only, never by itself."""
 
-    priority = -1  # type: ignore[assignment]
+    priority = -1
 
     def get_password(self, service: str, username: str) -> str | None:
         return self._entries().get(f"{service} {username}")
@@ -30,3 +31,10 @@ class FileKeyring(KeyringBackend):
     def _entries(self) -> dict[str, str]:
         entries: dict[str, str] = json.loads(self._path.read_text()) if self._path.exists() else {}
         return entries
+
+
+class LockedKeyring(FileKeyring):
+    """The same, before anybody has unlocked it."""
+
+    def get_password(self, service: str, username: str) -> str | None:
+        raise KeyringLocked("locked")
