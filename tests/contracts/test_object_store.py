@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,8 @@ from datom_flight.protocol.errors import DatomError
 from datom_flight_server.storage.base import MAX_DOCUMENT_BYTES, ObjectStore
 from datom_flight_server.storage.local import LocalStore
 from datom_flight_server.storage.s3 import S3Store
-from support.s3 import S3Server, serving_s3
+from datom_flight_server.storage.s3_clients import S3Clients
+from support.s3 import S3Server
 
 MIB = 1024 * 1024
 
@@ -47,22 +48,21 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with serving_s3(tmp_path_factory.mktemp("contract")) as server:
-        yield server
+def clients() -> S3Clients:
+    return S3Clients()
 
 
 @pytest.fixture(params=["local", "local with prefix", "s3", "s3 with prefix"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, server: S3Server) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path, s3: S3Server, clients: S3Clients) -> Place:
     prefix = "/study 1/raw/" if "prefix" in request.param else ""
     if request.param.startswith("local"):
         root = tmp_path
         store: ObjectStore = LocalStore(root, prefix)
         nowhere: ObjectStore = LocalStore(tmp_path / "nowhere", prefix)
     else:
-        root = server.bucket(f"bucket-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]}")
-        store = S3Store(root.name, prefix, server.access)
-        nowhere = S3Store("no-such-bucket", prefix, server.access)
+        root = s3.bucket(f"bucket-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]}")
+        store = S3Store(root.name, prefix, s3.access, clients)
+        nowhere = S3Store("no-such-bucket", prefix, s3.access, clients)
     folder = root / prefix.strip("/") / "datom"
     folder.mkdir(parents=True)
     return Place(store, nowhere, folder, f"{root.name}/{prefix.strip('/')}".rstrip("/"))
@@ -164,9 +164,9 @@ def test_a_prefix_of_keys_that_could_leave_the_place_is_refused(place: Place, pr
 
 
 @pytest.mark.parametrize("prefix", ["..", "a/../..", "a//b", "a\\b"])
-def test_a_place_outside_the_root_is_refused(tmp_path: Path, server: S3Server, prefix: str) -> None:
+def test_a_place_outside_the_root_is_refused(tmp_path: Path, s3: S3Server, prefix: str) -> None:
     assert code_of(lambda: LocalStore(tmp_path, prefix)) == "invalid_address"
-    assert code_of(lambda: S3Store("bucket", prefix, server.access)) == "invalid_address"
+    assert code_of(lambda: S3Store("bucket", prefix, s3.access)) == "invalid_address"
 
 
 def test_keys_are_those_under_the_prefix_in_byte_order(place: Place) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,9 +17,10 @@ import pytest
 from datom_flight.protocol.errors import DatomError
 from datom_flight_server.model import S3Access
 from datom_flight_server.storage.deadlines import Deadlines
-from datom_flight_server.storage.s3 import S3Clients, S3Store
+from datom_flight_server.storage.s3 import S3Store
+from datom_flight_server.storage.s3_clients import S3Clients
 from support.faulty import Fault, FaultyProxy, faulty_proxy
-from support.s3 import S3Server, serving_s3
+from support.s3 import S3Server
 
 MIB = 1024 * 1024
 BUCKET = "faults"
@@ -32,17 +35,18 @@ HASTY = replace(QUICK, total_seconds=1.5, stall_seconds=1.5)
 GRACE_SECONDS = 4  # what a busy machine may add to a deadline
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with serving_s3(tmp_path_factory.mktemp("faults")) as server:
-        for key, data in ((DOCUMENT, TEXT), (OBJECT, BYTES)):
-            path = server.bucket(BUCKET) / "study" / "datom" / key
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        yield server
+@pytest.fixt @ pytest.fixture(scope="module")
+def server(s3: S3Server) -> S3Server:
+    for key, data in ((DOCUMENT, TEXT), (OBJECT, BYTES)):
+        path = s3.bucket(BUCKET) / "study" / "datom" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return s3
 
 
-@pytest.fixture
+ure
+
+
 def proxy(server: S3Server) -> Iterator[FaultyProxy]:
     with faulty_proxy(server.url) as proxy:
         yield proxy
@@ -275,3 +279,40 @@ def test_a_wrong_key_is_denied(
 ) -> None:
     with refused("access_denied"):
         call(open_store(replace(server.access, **keys), clients))
+
+
+def test_a_server_that_ignores_conditions_is_read_no_further_than_the_tag(server: S3Server, clients: S3Clients) -> None:
+    with answering_everything({"ETag": '"same"'}, TEXT) as url:
+        store = open_store(replace(server.access, endpoint=url), clients)
+        assert store.read_if_changed(DOCUMENT, '"same"') is None
+        changed = store.read_if_changed(DOCUMENT, '"other"')
+    assert changed is not None
+    assert changed.data == TEXT
+
+
+def test_a_document_of_unknown_size_is_refused(server: S3Server, clients: S3Clients) -> None:
+    with answering_everything({"ETag": '"same"', "Content-Length": ""}, TEXT) as url:
+        store = open_store(replace(server.access, endpoint=url), clients)
+        with refused("document_unreadable"):
+            store.read(DOCUMENT)
+
+
+@contextmanager
+def answering_everything(headers: Mapping[str, str], body: bytes) -> Iterator[str]:
+    """The URL of a server that answers every GET alike; an empty header is left out."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response_only(200)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                if value:
+                    self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as answering:
+        thread = threading.Thread(target=answering.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{answering.server_port}"
+        answering.shutdown()
+        thread.join()

@@ -23,7 +23,7 @@ SECRET_KEY = "made-up-for-tests-and-of-ordinary-length"
 REGION = "eu-central-1"
 
 _STOP_SECONDS = 10
-_LISTENING = re.compile(r"Starting s3 server on \[(http://[^/\]]+)")
+_LISTENING = re.compile(r"Starting s3 server on \[(https?://[^/\]]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +67,17 @@ class S3Server:
 
 
 @contextmanager
-def serving_s3(folder: Path) -> Iterator[S3Server]:
-    """An S3 server on a free port, with its buckets and keys in `folder`; it is stopped at the end."""
+def serving_s3(folder: Path, *arguments: str) -> Iterator[S3Server]:
+    """An S3 server on a free port, with its buckets and keys in `folder`; it is stopped at the end.
+
+    `arguments` go to rclone as they are.
+    """
     buckets, keys = folder / "buckets", folder / "keys"
     buckets.mkdir(parents=True)
     keys.mkdir()
     (keys / "access_key").write_text(ACCESS_KEY)
     (keys / "secret_key").write_text(SECRET_KEY)
-    with _rclone(folder, buckets) as process:
+    with _rclone(folder, buckets, *arguments) as process:
         assert process.stderr is not None
         url = _endpoint(process.stderr)
         # What it says later must not fill the pipe.
@@ -88,7 +91,7 @@ def serving_s3(folder: Path) -> Iterator[S3Server]:
             rest.join()
 
 
-def _rclone(folder: Path, buckets: Path) -> subprocess.Popen[str]:
+def _rclone(folder: Path, buckets: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             str(Path(sys.executable).parent / "rclone"),
@@ -96,6 +99,7 @@ def _rclone(folder: Path, buckets: Path) -> subprocess.Popen[str]:
             *("--auth-key", f"{ACCESS_KEY},{SECRET_KEY}"),
             # Without a cache of folders, files that the tests change in them are seen at once.
             *("--dir-cache-time", "0s", "--config", os.devnull, "--cache-dir", str(folder / "cache")),
+            *arguments,
         ],
         env={"HOME": str(folder), "PATH": os.environ["PATH"]},
         stderr=subprocess.PIPE,

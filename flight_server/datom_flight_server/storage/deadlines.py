@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -42,7 +43,9 @@ class Background:
 
     def run(self, call: Callable[[], T], seconds: float) -> T:
         """What `call` returns or raises; TimeoutError when that takes longer than `seconds`."""
-        return self.start(call, seconds).result(seconds)
+        end = time.monotonic() + seconds
+        future = self.start(call, seconds)
+        return future.result(end - time.monotonic())
 
     def start(self, call: Callable[[], T], seconds: float) -> Future[T]:
         """The outcome of `call`, to be waited for; TimeoutError when no place gets free within `seconds`."""

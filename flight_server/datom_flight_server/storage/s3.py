@@ -1,32 +1,27 @@
 """Objects in a bucket of S3, or of a server that speaks its API.
 
 Control requests (documents, HEAD, listing) go through boto3; bulk bytes through pyarrow's C++ file system, which
-reads without the interpreter's lock. Both get their region, endpoint and credentials from the same boto3 session.
+reads without the interpreter's lock.
 """
 
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
-import boto3
 import botocore.exceptions as aws
-import pyarrow.fs
+import pyarrow as pa
 import tenacity
-from botocore.config import Config
-from botocore.credentials import Credentials, ReadOnlyCredentials
 
 from datom_flight.protocol.errors import DatomError
 
 from ..model import DataLocation, S3Access
 from .base import MAX_DOCUMENT_BYTES, Document, data_place, is_key, validate_key
-from .deadlines import Background, Deadlines
+from .deadlines import Background
+from .s3_clients import POOLED_CONNECTIONS, S3Clients
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -36,7 +31,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PIECE_BYTES = 8 * 1024 * 1024
-_CALLS_AT_ONCE = 128  # per store; also what its connection pool keeps
 
 _THROTTLED = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout"})
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"})
@@ -51,80 +45,12 @@ _NO_CREDENTIALS = (
 )
 _TIMEOUTS = (TimeoutError, aws.ReadTimeoutError, aws.ConnectTimeoutError)
 _INTERRUPTED = (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, aws.FlexibleChecksumError)
-_FAILURES = (aws.BotoCoreError, aws.ClientError, pyarrow.lib.ArrowException, OSError)
+_FAILURES = (aws.BotoCoreError, aws.ClientError, pa.ArrowException, OSError)
 
 # What pyarrow's errors, which are prose, hold of the AWS SDK's own.
 _SDK_ERROR = re.compile(r"AWS Error ([A-Z0-9_]+) ")
 _SDK_DENIED = frozenset({"ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "EXPIRED_TOKEN"})
 _CURL_TIMEOUT = "curlCode: 28"
-
-
-class S3Clients:
-    """The boto3 clients that stores share: one for each way of access, built when first needed, safe in many threads.
-
-    Looking for credentials of the ordinary chain may ask the network. It has a session of its own, so that stores
-    whose keys are given never wait for it.
-    """
-
-    def __init__(self, deadlines: Deadlines | None = None) -> None:
-        self.deadlines = deadlines or Deadlines()
-        self._clients: dict[S3Access, S3Client] = {}
-        self._with_keys = _Session()
-        self._with_chain = _Session()
-        self._chain: Credentials | None = None
-
-    def client(self, access: S3Access) -> S3Client:
-        """The client for `access`.
-
-        Raises:
-            NoCredentialsError, PartialCredentialsError: botocore's; the next call looks for credentials again.
-        """
-        if access not in self._clients:
-            home = self._with_chain if access.access_key is None else self._with_keys
-            with home.lock:
-                if access not in self._clients:
-                    self._clients[access] = self._build(home.session, access)
-        return self._clients[access]
-
-    def credentials(self, access: S3Access) -> ReadOnlyCredentials:
-        """The credentials of `access` that are valid now, renewed if they expire; raises as `client` does."""
-        self.client(access)
-        if access.access_key is not None and access.secret_key is not None:
-            return Credentials(access.access_key, access.secret_key).get_frozen_credentials()
-        assert self._chain is not None
-        return self._chain.get_frozen_credentials()
-
-    def _build(self, session: boto3.Session, access: S3Access) -> S3Client:
-        if access.access_key is None:
-            # A client made without credentials would never look for them again.
-            self._chain = session.get_credentials()
-            if self._chain is None:
-                raise aws.NoCredentialsError
-        return session.client(
-            "s3",
-            region_name=access.region,
-            endpoint_url=access.endpoint,
-            aws_access_key_id=access.access_key,
-            aws_secret_access_key=access.secret_key,
-            config=Config(
-                connect_timeout=self.deadlines.connect_seconds,
-                read_timeout=self.deadlines.read_seconds,
-                max_pool_connections=_CALLS_AT_ONCE,
-                # Attempts are counted in one place, S3Store._attempt, which sees bodies fail and knows the deadline.
-                retries={"total_max_attempts": 1},
-            ),
-        )
-
-
-class _Session:
-    """A boto3 session, made when first used, and the lock to use it under: sessions are not safe in many threads."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-
-    @cached_property
-    def session(self) -> boto3.Session:
-        return boto3.Session()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +65,8 @@ class _Source:
 class S3Store:
     """The objects under ``s3://{bucket}/{prefix}/datom/``; an `ObjectStore`.
 
-    Buckets are addressed by path on custom endpoints and by host name on AWS; ``s3.addressing_style`` of the AWS
-    configuration file says otherwise for both clients.
+    Buckets are addressed by path on custom endpoints and by host name on AWS, unless ``s3.addressing_style`` of the
+    AWS configuration file says otherwise.
     """
 
     def __init__(self, bucket: str, prefix: str, access: S3Access, clients: S3Clients | None = None) -> None:
@@ -150,8 +76,7 @@ class S3Store:
         self._access = access
         self._clients = clients or S3Clients()
         self._deadlines = self._clients.deadlines
-        self._background = Background(_CALLS_AT_ONCE)
-        self._bulk: tuple[ReadOnlyCredentials, Any] | None = None
+        self._background = Background(POOLED_CONNECTIONS)
 
     @property
     def uri(self) -> str:
@@ -238,7 +163,7 @@ class S3Store:
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
             reraise=True,
         )
-        return retrying(lambda: request(self._clients.client(self._access)))
+        return retrying(lambda: request(self._clients.control(self._access)))
 
     def _document(self, answer: GetObjectOutputTypeDef, key: str) -> Document:
         body: StreamingBody = answer["Body"]
@@ -268,41 +193,8 @@ class S3Store:
 
     def _open(self, name: str) -> _Source:
         # Never closed: it holds no connection, and a read given up may still be using it.
-        file = self._filesystem().open_input_file(f"{self._bucket}/{name}")
+        file = self._clients.bulk(self._access, self._bucket).open_input_file(f"{self._bucket}/{name}")
         return _Source(file, file.size(), file.metadata()["ETag"].decode())
-
-    def _filesystem(self) -> Any:
-        """The C++ file system, rebuilt when the credentials have been renewed."""
-        credentials = self._clients.credentials(self._access)
-        bulk = self._bulk
-        if bulk is None or bulk[0] != credentials:
-            self._bulk = bulk = credentials, self._build_filesystem(credentials)
-        return bulk[1]
-
-    def _build_filesystem(self, credentials: ReadOnlyCredentials) -> Any:
-        meta = self._clients.client(self._access).meta
-        endpoint, region = urlsplit(meta.endpoint_url), meta.region_name
-        on_aws = endpoint.hostname in {
-            "s3.amazonaws.com",
-            f"s3.{region}.amazonaws.com",
-            f"s3.{region}.amazonaws.com.cn",
-        }
-        options = meta.config.s3 or {}  # type: ignore[attr-defined]
-        if endpoint.hostname == "s3.amazonaws.com" and not self._access.region:
-            # boto3 follows redirects to the bucket's region, the C++ client does not.
-            region = pyarrow.fs.resolve_s3_region(self._bucket)
-        return pyarrow.fs.S3FileSystem(
-            access_key=credentials.access_key,
-            secret_key=credentials.secret_key,
-            session_token=credentials.token,
-            region=region,
-            scheme=endpoint.scheme,
-            endpoint_override=None if on_aws else endpoint.netloc + endpoint.path.rstrip("/"),
-            force_virtual_addressing=options.get("addressing_style") == "virtual",
-            connect_timeout=self._deadlines.connect_seconds,
-            request_timeout=self._deadlines.read_seconds,
-            retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=self._deadlines.attempts),
-        )
 
     # Errors
 
