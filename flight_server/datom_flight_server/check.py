@@ -16,8 +16,7 @@ from urllib.parse import urlsplit
 from datom_flight.protocol.errors import DatomError
 
 from .auth.tokens import WEAK_SECRET_BYTES
-from .governance.base import ProjectSource
-from .governance.configured import project_source
+from .governance.configured import ConfiguredProjects, project_source
 from .metadata import layout
 from .model import Kind, PreviousLocation, Project
 from .settings import Settings, SettingsError
@@ -108,7 +107,7 @@ def _cache(settings: Settings) -> Result:
         return Result("cache.directory", State.FAILED, f'"{directory}" cannot be written: {error.strerror}')
 
 
-def _governance(settings: Settings, source: ProjectSource) -> Iterator[Result]:
+def _governance(settings: Settings, source: ConfiguredProjects) -> Iterator[Result]:
     if settings.governance is None:
         if not settings.projects:
             yield Result("projects", State.WARNING, "none: add [projects.NAME] or [governance]")
@@ -123,6 +122,14 @@ def _governance(settings: Settings, source: ProjectSource) -> Iterator[Result]:
     if not problems:
         governed = sum(project.governed for project in projects.values())
         yield Result("governance.repo", State.OK, f"{settings.governance.repo}: {governed} projects")
+    for name, hidden in source.hidden().items():
+        if hidden.location != projects[name].location:
+            yield Result(
+                f"projects.{name}",
+                State.WARNING,
+                f"served from {projects[name].location.uri} as set here; the governance repository says"
+                f" {hidden.location.uri}: leave data out to follow it",
+            )
     for name in settings.projects:
         if name not in projects:
             yield Result(
@@ -131,7 +138,7 @@ def _governance(settings: Settings, source: ProjectSource) -> Iterator[Result]:
 
 
 def _projects(
-    settings: Settings, source: ProjectSource, open_store: Callable[[Project], ObjectStore]
+    settings: Settings, source: ConfiguredProjects, open_store: Callable[[Project], ObjectStore]
 ) -> Iterator[Result]:
     with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
         for results in pool.map(lambda project: list(_project(project, open_store)), source.projects().values()):
@@ -158,8 +165,8 @@ def _project(project: Project, open_store: Callable[[Project], ObjectStore]) -> 
         yield Result(
             subject,
             State.WARNING,
-            "a governance repository rules this project, and may move its data without these settings:"
-            " name it in [governance]",
+            "a governance repository rules this project, and may move its data without these settings: name it in"
+            " [governance], and leave data out here",
         )
     for previous in project.previous:
         yield _previous(subject, previous)

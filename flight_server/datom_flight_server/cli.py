@@ -10,14 +10,14 @@ import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from datom_flight.protocol.errors import DatomError
 from datom_flight.protocol.names import validate_name
 
+from .listening import refuse_taken
 from .model import Principal, Role
 from .settings import Settings, SettingsError, load_auth
 
@@ -30,11 +30,8 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except SettingsError as error:
-            for problem in error.problems:
-                _complain(f"{error.path}: {problem}")
         except DatomError as error:
-            _complain(f"{error.message} ({error.hint})" if error.hint else error.message)
+            _report(error)
         raise click.exceptions.Exit(1)
 
 
@@ -69,18 +66,26 @@ def main() -> None:
 def serve(config: Path) -> None:
     """Serve until SIGTERM or Ctrl-C; a second one ends at once. SIGHUP looks for new projects."""
     settings = Settings.load(config, os.environ)
+    refuse_taken("server.listen", settings.server.listen.partition("://")[2])
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger(__package__).setLevel(logging.INFO)
+    try:
+        _serve(settings)
+    except DatomError as error:
+        _report(error)
+        _end(1)
+    _end(0)
+
+
+def _serve(settings: Settings) -> None:
     # Loading Arrow takes longer than all that other commands do.
     from .app import App
 
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger(__package__).setLevel(logging.INFO)
     app = App(settings)
     try:
         url = app.start()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DatomError.of(
-            "unavailable", f"the server cannot start: {error}", hint="is another process listening there?"
-        ) from None
+    except OSError as error:
+        raise DatomError.of("unavailable", f"the server cannot start: {error}", hint="") from None
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (*_STOP_SIGNALS, signal.SIGHUP):
         signal.signal(number, lambda number, _: signals.put(number))
@@ -88,10 +93,9 @@ def serve(config: Path) -> None:
     while signals.get() == signal.SIGHUP:
         app.refresh()
     for number in _STOP_SIGNALS:
-        signal.signal(number, _end_at_once)
+        signal.signal(number, lambda number, _: _end(128 + number))
     if not app.stop(settings.server.shutdown_grace_seconds):
         _complain("streams were still running at the end of the grace period, and were cut")
-        _end(0)
 
 
 @main.command()
@@ -140,16 +144,20 @@ def create(config: Path, principal: str, role: str, projects: tuple[str, ...], e
     click.echo(tokens.create(Principal(principal, Role(role), held_for), expires))
 
 
+def _report(error: DatomError) -> None:
+    if isinstance(error, SettingsError):
+        for problem in error.problems:
+            _complain(f"{error.path}: {problem}")
+    else:
+        _complain(f"{error.message} ({error.hint})" if error.hint else error.message)
+
+
 def _complain(text: str) -> None:
     click.echo("error: " + " ".join(text.split()), err=True)
 
 
-def _end_at_once(number: int, frame: FrameType | None) -> None:
-    _end(128 + number)
-
-
-def _end(code: int) -> None:
-    # a stalled reader holds a thread that the interpreter would wait for
+def _end(code: int) -> NoReturn:
+    # a stalled reader holds a thread that the interpreter would wait for, and DuckDB reports to stderr as it goes
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

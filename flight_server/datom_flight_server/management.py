@@ -58,7 +58,7 @@ class Management:
         except OSError as error:
             raise UnavailableError(
                 f'server.management: "{address}" cannot be listened on: {error.strerror}',
-                hint="another process may be listening there",
+                hint="is another process listening there?",
             ) from None
         self.port: int = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="management", daemon=True)

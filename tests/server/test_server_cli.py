@@ -202,6 +202,14 @@ def test_check_warns_of_governed_data_that_the_settings_place(tmp_path: Path) ->
     assert "a governance repository rules this project" in one(rows, "projects.MINI", "warning")
 
 
+def test_check_warns_of_settings_that_place_data_elsewhere_than_governance(tmp_path: Path) -> None:
+    repository = clone_governance(tmp_path / "organisation")
+    code, rows = check(write_config(tmp_path, BASIC, governance={"repo": str(repository)}))
+    assert code == 0
+    assert "leave data out to follow it" in one(rows, "projects.STUDY_001", "warning")
+    assert "store-basic" in one(rows, "projects.STUDY_001", "ok")
+
+
 def test_serve_listens_and_ends_well_on_sigterm(tmp_path: Path) -> None:
     with running(write_config(tmp_path, BASIC)) as server:
         assert server.url.startswith("grpc://127.0.0.1:")

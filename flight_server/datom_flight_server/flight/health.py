@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
 
-from datom_flight.protocol.errors import UnavailableError
-
-from ..addresses import split_host_port
+from ..listening import refuse_taken
 
 SERVICES = ("", "arrow.flight.protocol.FlightService")
 FOLLOW_SECONDS = 0.5
@@ -33,7 +30,7 @@ class Health:
     """
 
     def __init__(self, address: str, serving: Callable[[], bool]) -> None:
-        _refuse_taken(address)
+        refuse_taken("server.health", address)
         self._servicer = _Servicer(serving)
         # without this, a second server would share the port in silence
         options = [("grpc.so_reuseport", 0)]
@@ -54,21 +51,6 @@ class Health:
     def _follow(self) -> None:
         while not self._closed.wait(FOLLOW_SECONDS):
             self._servicer.update()
-
-
-def _refuse_taken(address: str) -> None:
-    # gRPC itself would write its own report to stderr and not say why
-    host, port = split_host_port(address)
-    try:
-        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(place)
-    except OSError as error:
-        raise UnavailableError(
-            f'server.health: "{address}" cannot be listened on: {error.strerror}',
-            hint="another process may be listening there",
-        ) from None
 
 
 class _Servicer(HealthServicer):  # type: ignore[misc]

@@ -62,6 +62,11 @@ class ConfiguredProjects:
         """See `ProjectSource.problems`."""
         return self._governed.problems() if self._governed is not None else []
 
+    def hidden(self) -> Mapping[str, Project]:
+        """The governed projects that are served from where the settings place their data instead."""
+        governed = self._governed.projects() if self._governed is not None else {}
+        return {name: project for name, project in governed.items() if name in self._named}
+
     def _reached(self, project: Project) -> Project:
         access = self._access.get(project.name)
         if access is None:
@@ -69,7 +74,7 @@ class ConfiguredProjects:
         return replace(project, access=replace(access, region=access.region or project.access.region))
 
 
-def project_source(settings: Settings) -> ProjectSource:
+def project_source(settings: Settings) -> ConfiguredProjects:
     """The projects that `settings` name and find, not started yet."""
     governed = None
     if settings.governance is not None:
