@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from datom_flight.protocol.errors import DatomError
 from datom_flight_server.metadata.jsonlite import as_read_by_r, as_vectors, compact, parse, pretty
@@ -129,6 +131,13 @@ def test_what_is_not_json_is_a_value_error(text: str) -> None:
 
 def test_the_sign_of_zero_survives_reading() -> None:
     assert compact(parse('{"a": -0, "b": 0, "c": -0.0}')).decode() == '{"a":-0,"b":0,"c":-0}'
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.floats(-1e308, 1e308) | st.floats(-10, 10) | st.floats(1e8, 1e16) | st.integers(-(2**70), 2**70))
+def test_a_number_once_printed_prints_the_same_again(number: float) -> None:
+    printed = compact(number)
+    assert compact(parse(printed)) == printed
 
 
 def test_lists_of_one_type_are_taken_for_vectors_and_others_are_not() -> None:

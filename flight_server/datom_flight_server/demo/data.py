@@ -146,12 +146,16 @@ class _Subject:
 
     def random(self, what: str) -> Random:
         """A source of its own for each topic, so that more draws in one change nothing in another."""
-        return Random(f"{_SEED}/{self.number}/{what}")  # noqa: S311 - made-up data, not a secret
+        return _random(self.number, what)
+
+
+def _random(subject: int, what: str) -> Random:
+    return Random(f"{_SEED}/{subject}/{what}")  # noqa: S311 - made-up data, not a secret
 
 
 def _subjects() -> Iterator[_Subject]:
     for index in range(_SUBJECTS_A_MONTH * len(CUTS)):
-        chance = Random(f"{_SEED}/{index + 1}")  # noqa: S311 - made-up data, not a secret
+        chance = _random(index + 1, "dm")
         month, place = divmod(index, _SUBJECTS_A_MONTH)
         first = date(2026, 1 + month, _FIRST_DAY.day + 4) + timedelta(days=2 * place + chance.randrange(2))
         site, country = chance.choice(_SITES)
@@ -258,7 +262,7 @@ def _events(subject: _Subject, last_day: date) -> Iterator[dict[str, Any]]:
     chance = subject.random("ae")
     days = range(1, _TREATMENT_DAYS + 1)
     # The lesser of two draws: most events fall into the first weeks.
-    starts = sorted(min(chance.choice(days), chance.choice(days)) for _ in range(chance.randrange(6)))
+    starts = sorted(min(chance.choice(days), chance.choice(days)) for _ in range(chance.randrange(8)))
     for sequence, offset in enumerate(starts, 1):
         term, decoded, body_system = chance.choice(_EVENTS)
         severity = chance.choices(_LEVELS["AESEV"], (70, 25, 5))[0]
