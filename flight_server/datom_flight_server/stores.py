@@ -5,7 +5,8 @@ from __future__ import annotations
 from .model import Project
 from .storage.base import ObjectStore
 from .storage.local import LocalStore
-from .storage.s3 import S3Clients, S3Store
+from .storage.s3 import S3Store
+from .storage.s3_clients import S3Clients
 
 
 class Stores:
