@@ -11,14 +11,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datom_flight.identity import data_sha
+from datom_flight_server.metadata.identity import metadata_sha
+
 FIRST_DAY = "2026-{month:02d}-01T12:00:00Z"
 
 
 def write_store(root: Path, tables: Mapping[str, Sequence[pa.Table]], **parquet: Any) -> dict[str, list[str]]:
     """A store under `root` in which ``tables[name]`` are the versions of `name`, oldest first.
 
-    Version n of every table is of noon on the first of month n, 2026. The hashes name bytes, not values: enough for
-    everything but recomputing them. `parquet` goes to the parquet writer.
+    Version n of every table is of noon on the first of month n, 2026. `parquet` goes to the parquet writer. A table
+    without rows, which R never writes, has a `data_sha` that names its bytes.
 
     Returns:
         The version ids of each table, oldest first.
@@ -44,15 +47,15 @@ def add_version(root: Path, name: str, table: pa.Table, **parquet: Any) -> str:
     fresh = folder / "fresh.parquet"
     pq.write_table(table, fresh, **parquet)
     parquet_sha = _sha256(fresh.read_bytes())
-    data_sha = _sha256(b"values of " + parquet_sha.encode())
-    fresh.rename(folder / f"{data_sha}.parquet")
+    values_sha = data_sha(table) if table.num_rows else _sha256(b"no rows: " + parquet_sha.encode())
+    fresh.rename(folder / f"{values_sha}.parquet")
     history_path = documents / "version_history.json"
     history = json.loads(history_path.read_text()) if history_path.exists() else []
     created_at = FIRST_DAY.format(month=len(history) + 1)
     metadata = {
         "schema_version": 2,
         "kind": "table",
-        "data_sha": data_sha,
+        "data_sha": values_sha,
         "hash_algo": "datom-cv1",
         "parquet_sha": parquet_sha,
         "table_type": "derived",
@@ -62,12 +65,12 @@ def add_version(root: Path, name: str, table: pa.Table, **parquet: Any) -> str:
         "created_at": created_at,
         "datom_version": "0.2.0",
         "project": "TEST",
-        "size_bytes": (folder / f"{data_sha}.parquet").stat().st_size,
+        "size_bytes": (folder / f"{values_sha}.parquet").stat().st_size,
     }
-    version = _sha256(json.dumps([name, metadata]).encode())
+    version = metadata_sha(metadata)
     entry = {
         "version": version,
-        "data_sha": data_sha,
+        "data_sha": values_sha,
         "timestamp": created_at,
         "author": {"name": "Ann", "email": "ann@example.org"},
         "commit_message": f"Update {name}",
