@@ -148,10 +148,18 @@ def test_what_names_no_version_is_not_found(basic: Catalog, version: str) -> Non
 
 
 def test_the_metadata_of_a_version_is_its_snapshot(basic: Catalog) -> None:
-    for entry in basic.history("dm"):
-        assert basic.metadata("dm", entry.version)["data_sha"] == entry.data_sha
-    folder = FIXTURES / "store-basic" / "storage" / "study-001" / "datom" / "dm" / ".metadata"
-    assert basic.metadata("dm") == json.loads((folder / "metadata.json").read_text())
+    for name in ("dm", "revert_ambiguous"):
+        folder = FIXTURES / "store-basic" / "storage" / "study-001" / "datom" / name / ".metadata"
+        for version in versions_of(basic, name):
+            assert basic.metadata(name, version) == json.loads((folder / f"{version}.json").read_text())
+        assert basic.metadata(name) == json.loads((folder / "metadata.json").read_text())
+
+
+def test_a_current_version_whose_snapshot_is_not_there_yet_has_its_document(tmp_path: Path) -> None:
+    (version,) = write_store(tmp_path, {"dm": [pa.table({"x": [1]})]})["dm"]
+    (tmp_path / "datom" / "dm" / ".metadata" / f"{version}.json").unlink()
+    catalog, _ = catalog_of(tmp_path)
+    assert catalog.metadata("dm", version) == catalog.metadata("dm")
 
 
 def test_a_set_is_read_only_when_its_payload_has_the_recorded_hash() -> None:
