@@ -35,7 +35,7 @@ HASTY = replace(QUICK, total_seconds=1.5, stall_seconds=1.5)
 GRACE_SECONDS = 4  # what a busy machine may add to a deadline
 
 
-@pytest.fixt @ pytest.fixture(scope="module")
+@pytest.fixture(scope="module")
 def server(s3: S3Server) -> S3Server:
     for key, data in ((DOCUMENT, TEXT), (OBJECT, BYTES)):
         path = s3.bucket(BUCKET) / "study" / "datom" / key
@@ -44,9 +44,7 @@ def server(s3: S3Server) -> S3Server:
     return s3
 
 
-ure
-
-
+@pytest.fixture
 def proxy(server: S3Server) -> Iterator[FaultyProxy]:
     with faulty_proxy(server.url) as proxy:
         yield proxy

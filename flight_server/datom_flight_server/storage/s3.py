@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
+__all__ = ["S3Clients", "S3Store"]
+
 T = TypeVar("T")
 
 PIECE_BYTES = 8 * 1024 * 1024
