@@ -69,6 +69,13 @@ def test_an_edited_document_is_found(product: Path) -> None:
     assert wrong(product) == [("adsl", "metadata")]
 
 
+def test_an_edited_custom_value_is_found(tmp_path: Path) -> None:
+    root = Path(shutil.copytree(FIXTURES / "store-basic" / "storage", tmp_path / "storage"))
+    (path,) = (root / "study-001" / "datom" / "custom_numbers" / ".metadata").glob("6b25*.json")
+    path.write_text(path.read_text().replace('"e": 0.3333', '"e": 0.3334'))
+    assert [finding.check for finding in findings_of(root, "study-001") if not finding.ok] == ["snapshot"]
+
+
 def test_a_manifest_that_lags_behind_is_found(product: Path) -> None:
     path = product / "datom" / ".metadata" / "manifest.json"
     path.write_text(path.read_text().replace('"version_count": 6', '"version_count": 5'))

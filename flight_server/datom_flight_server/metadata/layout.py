@@ -17,6 +17,7 @@ from datom_flight.protocol.errors import DatomError
 from datom_flight.protocol.names import validate_name
 
 from ..model import Kind
+from . import jsonlite
 
 SUPPORTED_SCHEMA = 2
 
@@ -207,7 +208,7 @@ def parse_timestamp(text: str | None) -> datetime | None:
 
 def _json(data: bytes, key: str) -> Any:
     try:
-        return json.loads(data)
+        return jsonlite.parse(data)
     except (ValueError, RecursionError):
         raise DatomError.of("document_unreadable", f'"{key}" is not JSON') from None
 

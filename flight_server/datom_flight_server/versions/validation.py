@@ -86,9 +86,6 @@ def _identity(
     actual = expected_version(document)
     if actual in accepted:
         return Finding(name, version, check, True, "hashes to its version")
-    if "custom" in document:
-        # R hashes these before JSON rounds them, and cannot tell afterwards either
-        return Finding(name, version, check, True, "readable; its custom values keep it from being hashed again")
     return Finding(name, version, check, False, f"hashes to {actual}, recorded as {version}")
 
 
