@@ -35,6 +35,7 @@ class App:
         self._source = project_source(settings)
         self._stores = Stores()
         self._streams = Streams()
+        self._where = WhereCompiler()
         self._metrics = Metrics(lambda: self._streams.open)
         self._server: DatomFlightServer | None = None
         self._probes: list[Health | Management] = []
@@ -68,7 +69,7 @@ class App:
             settings.server.listen,
             authenticator=tokens,
             policy=policy,
-            reads=Reads(projects, policy, payloads, WhereCompiler(), self._streams),
+            reads=Reads(projects, policy, payloads, self._where, self._streams),
             actions=Actions(projects, policy, tokens),
             ended=self._metrics.request_ended,
             certificate=settings.server.tls,
@@ -102,4 +103,5 @@ class App:
             ended = ended and not stopping.is_alive()
         for probe in self._probes:
             probe.close()
+        self._where.close()
         return ended

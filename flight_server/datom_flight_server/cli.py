@@ -8,11 +8,15 @@ import queue
 import re
 import signal
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+import platformdirs
 
 from datom_flight.protocol.errors import DatomError
 from datom_flight.protocol.names import validate_name
@@ -66,13 +70,52 @@ def main() -> None:
 def serve(config: Path) -> None:
     """Serve until SIGTERM or Ctrl-C; a second one ends at once. SIGHUP looks for new projects."""
     settings = Settings.load(config, os.environ)
-    refuse_taken("server.listen", settings.server.listen.partition("://")[2])
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger(__package__).setLevel(logging.INFO)
-    try:
+    with _ending():
         _serve(settings)
-    except DatomError as error:
-        _report(error)
+
+
+@main.command()
+@click.option("--dir", "directory", type=click.Path(path_type=Path), metavar="DIR", help="Where the demo is kept.")
+@click.option("--listen", metavar="URL", help="Where to listen [grpc://127.0.0.1:8815; for the story, a free port].")
+@click.option("--story", is_flag=True, help="Play the hand-off from engineer to statistician instead, and end.")
+def demo(directory: Path | None, listen: str | None, story: bool) -> None:
+    """Serve a made-up study, with a token for a reader and one for a developer."""
+    from .demo.serving import demo_settings, demo_tokens
+    from .demo.store import create_organisation
+    from .demo.story import CUTS_AT_HANDOFF, play, write_cuts
+
+    with _ending(), tempfile.TemporaryDirectory(prefix="datom-flight-demo-") as elsewhere:
+        if story:
+            play(create_organisation(directory or elsewhere), listen or "grpc://127.0.0.1:0", click.echo)
+            return
+        organisation = create_organisation(directory or platformdirs.user_data_path("datom-flight") / "demo")
+        write_cuts(organisation, CUTS_AT_HANDOFF)
+        settings = demo_settings(organisation, listen or "grpc://127.0.0.1:8815")
+        for role, made in demo_tokens(settings).items():
+            click.echo(f"{role.value} token: {made}")
+        for line in (
+            f"the demo is kept in {organisation.root}; in another terminal, try:",
+            "  export DATOM_FLIGHT_TOKEN=<the reader token>",
+            f"  export DATOM_FLIGHT_URL={settings.server.listen} DATOM_FLIGHT_PROJECT={organisation.project.name}",
+            "  datom-flight tables",
+            "  datom-flight read dm --limit 5",
+        ):
+            click.echo(line, err=True)
+        _serve(settings)
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """Around a server: end the process when it is done, by force.
+
+    A stalled reader holds a thread that the interpreter would wait for.
+    """
+    try:
+        yield
+    except (DatomError, OSError) as error:
+        _report(error if isinstance(error, DatomError) else DatomError.of("unavailable", str(error), hint=""))
         _end(1)
     _end(0)
 
@@ -81,6 +124,7 @@ def _serve(settings: Settings) -> None:
     # Loading Arrow takes longer than all that other commands do.
     from .app import App
 
+    refuse_taken("server.listen", settings.server.listen.partition("://")[2])
     app = App(settings)
     try:
         url = app.start()
