@@ -40,10 +40,12 @@ PREVIEW_ROWS = 20
 
 def main() -> int:
     """Run the command line; gives the exit code."""
+    # gRPC's own lines about failed handshakes say less than the error that follows them.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            commands.main(standalone_mode=False)
+            code = commands.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -55,9 +57,7 @@ def main() -> int:
         return _fail(str(error))
     except OSError as error:
         return _fail(f'"{error.filename}": {error.strerror}' if error.filename else str(error))
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    return 0
+    return code or 0
 
 
 def _fail(why: str) -> int:
@@ -108,7 +108,7 @@ def commands() -> None:
 @click.argument("server", metavar="URL", required=False)
 @_options
 def login(server: str | None, how: str, **at: Unpack[At]) -> None:
-    """Ask for the token, check it with the server, and keep it in the OS keyring."""
+    """Keep the token in the OS keyring, after asking for it and checking it."""
     url = server or at["url"] or os.environ.get("DATOM_FLIGHT_URL")
     if not url:
         raise click.UsageError("name the server: datom-flight login URL")
@@ -144,7 +144,10 @@ def projects(how: str, **at: Unpack[At]) -> None:
 @click.argument("pattern", required=False)
 @_options
 def tables(pattern: str | None, how: str, **at: Unpack[At]) -> None:
-    """List the project's tables and sets, or those that the glob PATTERN fits."""
+    """List the project's tables and sets.
+
+    All of them, or those that the glob PATTERN fits.
+    """
     with _connect(**at) as conn:
         output.print_listing(conn.tables(pattern), how)
 
@@ -162,7 +165,7 @@ def summary(how: str, **at: Unpack[At]) -> None:
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
 @_options
 def history(name: str, limit: int | None, how: str, **at: Unpack[At]) -> None:
-    """List the versions of the table or set NAME, newest first."""
+    """List the versions of NAME, newest first."""
     with _connect(**at) as conn:
         output.print_listing(conn.history(name, limit), how)
 
@@ -188,20 +191,26 @@ def read(
     how: str,
     **at: Unpack[At],
 ) -> None:
-    """Read rows of the table NAME: to a file, or to stdout (as a table: the first of them)."""
+    """Read rows of the table NAME.
+
+    They go to a file with -o, else to stdout; as a table, only the first of them do.
+    """
+    # Loaded here, because parquet and csv take longer to load than the other commands to run.
+    from . import rows
+
     if target is not None:
-        _usage(output.file_format, target)
+        _usage(rows.file_format, target)
     pin = Pin.load(pin_file) if pin_file is not None else None
     names = None if columns is None else [column.strip() for column in columns.split(",")]
     with _connect(pin, **at) as conn, ReadProgress(name) as progress:
         scan = conn.open(name, version, as_of=as_of, pin=pin, columns=names, where=where, limit=limit)
         progress.expect(scan.rows)
         if target is not None:
-            output.write_rows(target, scan.schema, _followed(scan, progress))
+            rows.write_rows(target, scan.schema, _followed(scan, progress))
         elif how == "table":
             _preview(scan, PREVIEW_ROWS if limit is None else limit)
         else:
-            output.encode_rows(output.ROW_WRITERS[how], sys.stdout.buffer, scan.schema, _followed(scan, progress))
+            rows.encode_rows(rows.ROW_WRITERS[how], sys.stdout.buffer, scan.schema, _followed(scan, progress))
             sys.stdout.flush()
 
 
@@ -211,7 +220,10 @@ def read(
 @click.option("-o", "--output", "target", metavar="FILE", help="Where to save the pin; else it goes to stdout.")
 @_options
 def pin(names: tuple[str, ...], as_of: str | None, target: str | None, how: str, **at: Unpack[At]) -> None:
-    """Pin the versions of the tables named, or of all tables, to a file to commit beside an analysis."""
+    """Save the versions of tables to a file.
+
+    Of the tables named, or of all of the project; the file is made to be committed beside an analysis.
+    """
     with _connect(**at) as conn:
         made = conn.pin(names or None, as_of=as_of)
     if target is not None:
@@ -226,15 +238,17 @@ def pin(names: tuple[str, ...], as_of: str | None, target: str | None, how: str,
 @commands.command()
 @click.argument("file", metavar="FILE")
 @_options
-def verify(file: str, how: str, **at: Unpack[At]) -> None:
-    """Fetch every table of the pin in FILE and compare its values with the hash recorded for them."""
+def verify(file: str, how: str, **at: Unpack[At]) -> int:
+    """Check the tables that a pin holds.
+
+    Every table of the pin in FILE is fetched, and its values are compared with the hash recorded for them.
+    """
     pinned = Pin.load(file)
     with _connect(pinned, **at) as conn:
         findings = conn.verify(pinned)
     output.print_listing(findings, how)
     differ = sum(not finding.ok for finding in findings)
-    if differ:
-        raise click.exceptions.Exit(_fail(f"{differ} of {len(findings)} tables are not verified (see the findings)"))
+    return _fail(f"{differ} of {len(findings)} tables are not verified (see the findings)") if differ else 0
 
 
 def _connect(pin: Pin | None = None, **at: Unpack[At]) -> Connection:
@@ -279,8 +293,10 @@ def _preview(scan: Scan, most: int) -> None:
         left -= batches[-1].num_rows
         if left == 0:
             break
+    from . import rows
+
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    table, hidden = output.preview(scan.schema, batches, width)
+    table, hidden = rows.preview(scan.schema, batches, width)
     click.echo(table)
     shown = most - left
     total = scan.rows if scan.rows is not None else (shown if left else None)

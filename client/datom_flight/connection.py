@@ -37,7 +37,6 @@ from .results import (
     required,
 )
 from .sets import DatomSet, Member
-from .verification import verify
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -355,6 +354,9 @@ class Connection:
         parquet files lose a little of some types (units of time spans, fractions of seconds), and such a table then
         differs although nothing happened to it.
         """
+        # Hashing loads far more than reading does.
+        from .verification import verify
+
         if isinstance(pin_or_name, Pin):
             if version is not None:
                 raise InvalidRequestError("a pin names the versions already", hint="leave version out")

@@ -108,6 +108,8 @@ class TicketStream:
             UnavailableError: ``truncated`` when the stream keeps ending early; ``timeout``, ``unavailable``, ….
             IntegrityError: ``integrity_mismatch`` when the rows are of another version than asked for.
         """
+        if self._ended:
+            return []
         return self._calls.retried(self._try, after_timeout=lambda: self.received > self._received_before)
 
     def close(self) -> None:

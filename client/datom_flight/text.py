@@ -55,6 +55,11 @@ def clipped(value: object, length: int = MAX_CELL_LENGTH) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def plural(number: int, noun: str) -> str:
+    """The number and its noun: ``1 row``, ``2 rows``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def count(value: int | None) -> str:
     """A whole number with thousands separators."""
     return "-" if value is None else f"{value:,}"

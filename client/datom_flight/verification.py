@@ -6,6 +6,7 @@ from .identity import data_sha
 from .protocol.errors import DatomError, NotFoundError, StoredDataError
 from .reads import Reads, Selection
 from .results import Finding
+from .text import plural
 
 
 def verify(reads: Reads, selection: Selection) -> Finding:
@@ -33,4 +34,4 @@ def verify(reads: Reads, selection: Selection) -> Finding:
         return finding(False, f"cannot be computed: {error.message}")
     if computed != recorded:
         return finding(False, f"the rows give {computed}, recorded is {recorded}")
-    return finding(True, f"{table.num_rows:,} rows")
+    return finding(True, plural(table.num_rows, "row"))
