@@ -54,7 +54,7 @@ def clients() -> S3Clients:
 
 @pytest.fixture(params=["local", "local with prefix", "s3", "s3 with prefix"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, s3: S3Server, clients: S3Clients) -> Place:
-    prefix = "/study 1/raw/" if "prefix" in request.param else ""
+    prefix = "/Étude 1+%20/raw=a&b/" if "prefix" in request.param else ""
     if request.param.startswith("local"):
         root = tmp_path
         store: ObjectStore = LocalStore(root, prefix)

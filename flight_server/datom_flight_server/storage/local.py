@@ -86,16 +86,21 @@ class LocalStore:
         folder = prefix.rpartition("/")[0]
         with self._translated(f'objects under "{prefix}"'):
             os.scandir(self._root).close()
+            if os.path.realpath(self._place / folder) != os.path.join(os.path.realpath(self._place), folder).rstrip(
+                "/"
+            ):
+                return iter(())  # it is, or is in, a linked folder
             return iter(sorted(filter(is_key, self._below(folder, prefix)), key=str.encode))
 
     def _below(self, folder: str, prefix: str) -> Iterator[str]:
         with _entries(self._place / folder) as entries:
             for entry in entries:
                 key = f"{folder}/{entry.name}" if folder else entry.name
+                if not key.startswith(prefix):
+                    continue
                 if entry.is_dir(follow_symlinks=False):
-                    if prefix.startswith(f"{key}/") or key.startswith(prefix):
-                        yield from self._below(key, prefix)
-                elif key.startswith(prefix) and (entry.is_file(follow_symlinks=False) or self._is_linked(entry, key)):
+                    yield from self._below(key, prefix)
+                elif entry.is_file(follow_symlinks=False) or self._is_linked(entry, key):
                     yield key
 
     def _is_linked(self, entry: os.DirEntry[str], key: str) -> bool:
@@ -113,10 +118,8 @@ class LocalStore:
             path = self._resolve(key)
             if path is None:
                 raise DatomError.of("not_found", f'object "{key}" is a link out of the store')
-            # Not blocking: a pipe laid in the store must not hold a reader up.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            with FileIO(descriptor) as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            with FileIO(path, opener=_open_at_once) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     raise DatomError.of("not_found", f'object "{key}" does not exist')
                 yield file
 
@@ -137,6 +140,11 @@ class LocalStore:
         return DatomError.of(
             "store_unreachable", f"{what} cannot be read: {(error.strerror or 'input failed').lower()}"
         )
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # A pipe laid in the store must not hold a reader up.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _state(file: FileIO) -> tuple[int, str]:
