@@ -123,6 +123,16 @@ def test_a_pin_can_hold_some_tables_only(server: WireServer, conn: Connection) -
     assert refusal(conn.pin, ["nope"]).code == "not_found"
 
 
+def test_a_pin_of_an_instant_holds_the_tables_that_existed_then(server: WireServer, conn: Connection) -> None:
+    early = server.put("dm", rows(3), day="2026-01-10")
+    server.put("dm", rows(5), day="2026-02-10")
+    server.put("lb", rows(3), day="2026-02-10")
+    pin = conn.pin(as_of="2026-01-31")
+    assert {name: pinned.version for name, pinned in pin.tables.items()} == {"dm": early.version}
+    assert list(conn.pin(as_of="2026-02-28").tables) == ["dm", "lb"]
+    assert refusal(conn.pin, ["dm", "lb"], as_of="2026-01-31").code == "version_not_found"
+
+
 def test_a_pin_of_another_project_is_refused(server: WireServer, conn: Connection) -> None:
     server.put("dm", rows(3))
     error = refusal(conn.read, "dm", pin=Pin("STUDY_002", PIN.tables))

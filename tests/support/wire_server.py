@@ -30,6 +30,7 @@ class StoredVersion:
     version: str
     data_sha: str
     rows: pa.Table
+    day: str
 
 
 @dataclass
@@ -97,12 +98,12 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
         """Where it listens."""
         return f"grpc://127.0.0.1:{self.port}"
 
-    def put(self, name: str, rows: pa.Table, project: str = "STUDY_001") -> StoredVersion:
-        """Make `rows` the current version of a table."""
+    def put(self, name: str, rows: pa.Table, project: str = "STUDY_001", day: str = "2026-01-01") -> StoredVersion:
+        """Make `rows` the current version of a table, from `day` on."""
         history = self._tables.setdefault((project, name), [])
         sha = data_sha(rows) if rows.num_rows else hashlib.sha256(name.encode()).hexdigest()
         version = hashlib.sha256(f"{sha} {len(history)}".encode()).hexdigest()
-        stored = StoredVersion(version, sha, rows)
+        stored = StoredVersion(version, sha, rows, day)
         history.append(stored)
         return stored
 
@@ -177,6 +178,10 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
         history = self._tables.get((request.project, request.table))
         if not history:
             raise NotFoundError(f'no table "{request.table}" in project "{request.project}"')
+        if request.as_of is not None:
+            history = [stored for stored in history if stored.day <= request.as_of]
+            if not history:
+                raise VersionError(f'"{request.table}" had no version on {request.as_of}')
         if request.version is None:
             return history[-1]
         found = [stored for stored in history if stored.version.startswith(request.version)]
