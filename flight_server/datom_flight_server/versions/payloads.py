@@ -28,6 +28,8 @@ from .single_flight import SingleFlight
 _PART = ".part"
 _UNRECORDED = "tag-"
 _OPEN_ATTEMPTS = 3
+_FETCHES_AT_ONCE = 16
+"""More would not be faster, and each holds some MiB on its way."""
 _GRACE_SECONDS = 60
 _SLOWEST_BYTES_PER_SECOND = 1_000_000
 _TOUCH_EVERY_SECONDS = 60
@@ -64,6 +66,7 @@ class Payloads:
         self._max_bytes = max_bytes
         self._clock = clock
         self._fetching: SingleFlight[None] = SingleFlight()
+        self._fetches = threading.BoundedSemaphore(_FETCHES_AT_ONCE)
         self._making_room = threading.Lock()
         self._checked: dict[Path, _Stamp] = {}
         self._touched: dict[Path, float] = {}
@@ -134,7 +137,8 @@ class Payloads:
         path.parent.mkdir(exist_ok=True)
         part = path.with_name(f"{uuid.uuid4().hex}{_PART}")
         try:
-            actual = self._download(store, key, part)
+            with self._fetches:
+                actual = self._download(store, key, part)
             if sha256 is not None and actual != sha256:
                 raise IntegrityError(f'stored bytes of "{key}" have sha256 {actual}, recorded is {sha256}')
             part.replace(path)
