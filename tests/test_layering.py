@@ -1,0 +1,80 @@
+"""What the import contracts in pyproject.toml cannot see: parts of a library, and what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+FLIGHT_HOMES = {
+    "client/datom_flight/calls.py",
+    "client/datom_flight/connection.py",
+    "client/datom_flight/failures.py",
+    "client/datom_flight/replicas.py",
+    "client/datom_flight/streams.py",
+    "flight_server/datom_flight_server/flight/boundary.py",
+    "flight_server/datom_flight_server/flight/middleware.py",
+    "flight_server/datom_flight_server/flight/reads.py",
+    "flight_server/datom_flight_server/flight/service.py",
+}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for root in ("client", "flight_server"):
+        for path in sorted((ROOT / root).rglob("*.py")):
+            yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_flight_is_imported_by_the_service_and_the_client_s_calls_alone() -> None:
+    found = {path for path, tree in modules() if any(name.startswith("pyarrow.flight") for name in imports(tree))}
+    assert found <= FLIGHT_HOMES
+
+
+def test_only_the_commands_and_connect_read_the_environment() -> None:
+    readers = {
+        path
+        for path, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv") and ast.unparse(node.value) == "os"
+    }
+    assert readers <= {
+        "client/datom_flight/cli.py",
+        "client/datom_flight/credentials.py",
+        "client/datom_flight/opening.py",
+        "flight_server/datom_flight_server/cli.py",
+        "flight_server/datom_flight_server/demo/story.py",  # hands it on to the commands it runs
+    }
+
+
+def test_only_the_commands_print_and_exit() -> None:
+    printers = {
+        path
+        for path, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "sys.exit", "os._exit")
+    }
+    assert printers <= {
+        "client/datom_flight/cli.py",
+        "client/datom_flight/output.py",
+        "flight_server/datom_flight_server/cli.py",
+    }
+
+
+def test_the_protocol_can_be_imported_without_arrow_or_a_keyring() -> None:
+    code = (
+        "import sys, datom_flight, datom_flight.protocol.messages\n"
+        "print([name for name in ('pyarrow', 'keyring', 'click', 'rich') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
