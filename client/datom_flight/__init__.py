@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .connection import Connection, connect
+    from .connection import Connection
+    from .opening import connect
     from .pins import Pin, PinnedTable
     from .protocol.errors import (
         AuthenticationError,
@@ -60,7 +61,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "connection": ("Connection", "connect"),
+    "connection": ("Connection",),
+    "opening": ("connect",),
     "pins": ("Pin", "PinnedTable"),
     "reads": ("DatomWarning", "Scan"),
     "results": ("Finding", "Identity", "ProjectInfo", "ProjectSummary", "TableInfo", "Version"),

@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from . import output
 from .addresses import parse_urls
-from .connection import Connection, connect
+from .connection import Connection
 from .credentials import checked, store_token
+from .opening import connect
 from .pins import Pin
 from .progress import ReadProgress
 from .protocol.errors import DatomError, InvalidRequestError

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
-from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -14,13 +11,10 @@ import pyarrow as pa
 import pyarrow.flight as fl
 
 from . import text
-from .addresses import parse_urls
 from .calls import Calls
-from .credentials import FixedToken, SessionToken, find_token
 from .pins import Pin, PinnedTable
 from .protocol.errors import DatomError, InvalidRequestError, NotFoundError, StoredDataError, VersionError
 from .reads import Instant, Reads, Scan, Selection
-from .replicas import Replicas
 from .results import (
     Finding,
     Findings,
@@ -33,63 +27,13 @@ from .results import (
     TableInfo,
     Tables,
     Version,
-    parse_timestamp,
-    required,
 )
 from .sets import DatomSet, Member
 
 T = TypeVar("T")
 U = TypeVar("U")
 
-ROLES = ("reader", "developer", "admin")
-
 _CONCURRENT_LOOKUPS = 8
-
-
-def connect(
-    url: str | None = None,
-    project: str | None = None,
-    *,
-    token: str | None = None,
-    role: str | None = None,
-    tls_root_certs: str | os.PathLike[str] | bytes | None = None,
-    timeout: float | None = None,
-) -> Connection:
-    """A connection to a datom server, after asking it who the caller is.
-
-    Args:
-        url: ``grpc://host:port`` or ``grpc+tls://host:port``, or several replicas with commas between; None takes
-            the environment's DATOM_FLIGHT_URL.
-        project: the project that names of tables are looked up in; None takes DATOM_FLIGHT_PROJECT, else the only
-            project the caller may see.
-        token: None takes DATOM_FLIGHT_TOKEN, else what ``datom-flight login`` stored; empty sends none.
-        role: work with no more rights than this role has, even if the token has them.
-        tls_root_certs: the authority of the server's certificate, PEM text or the path of a file; None takes those
-            this machine trusts.
-        timeout: seconds for each call; None allows 30 for a question and 300 for a stream of rows.
-
-    Raises:
-        AuthenticationError: ``unauthenticated``: the token is not valid.
-        PermissionDeniedError: ``permission_denied``: `role` is wider than the token's.
-        UnavailableError: ``unavailable`` or ``timeout``: no server answers.
-        InvalidRequestError: ``invalid_argument``: an argument is not of its form.
-    """
-    url = url or os.environ.get("DATOM_FLIGHT_URL")
-    if not url:
-        raise InvalidRequestError("no URL was given", hint="name the server, or set DATOM_FLIGHT_URL")
-    if role is not None and role not in ROLES:
-        raise InvalidRequestError(f'role "{role}" is not one of {", ".join(ROLES)}')
-    urls = parse_urls(url)
-    replicas = Replicas(urls, tls_root_certs)
-    calls = Calls(replicas, FixedToken(find_token(token, urls)), timeout)
-    try:
-        if role is not None:
-            calls = calls.authorised_by(SessionToken(partial(_session, calls, role)))
-        identity = Identity.from_wire(_one(calls.action("datom.whoami", {}), "datom.whoami"))
-        return Connection(calls, identity, project or os.environ.get("DATOM_FLIGHT_PROJECT") or None)
-    except BaseException:
-        calls.close()
-        raise
 
 
 class Connection:
@@ -400,7 +344,7 @@ class Connection:
         return Records(record for record in found if isinstance(record, dict)) if isinstance(found, list) else None
 
     def _ask(self, action: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        return _one(self._calls.action(action, body), action)
+        return single(self._calls.action(action, body), action)
 
     def _project(self) -> str:
         if self.project is None:
@@ -412,12 +356,12 @@ class Connection:
         return self.project
 
 
-def _session(calls: Calls, role: str) -> tuple[str, datetime | None]:
-    answer = _one(calls.action("datom.session", {"role": role}), "datom.session")
-    return required(answer, "token"), parse_timestamp(answer.get("expires"))
+def single(answers: list[dict[str, Any]], action: str) -> dict[str, Any]:
+    """The one answer to an action that gives one.
 
-
-def _one(answers: list[dict[str, Any]], action: str) -> dict[str, Any]:
+    Raises:
+        InternalError: there are none, or several.
+    """
     if len(answers) != 1:
         raise DatomError.of("internal", f"the server gave {len(answers)} answers to {action}, not one")
     return answers[0]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from datom_flight.cli import commands
 from support.rows import rows
 from support.server import await_condition, clean_environment, command, run_command
 from support.tls import write_certificate
@@ -251,3 +252,12 @@ def test_a_slow_read_shows_progress_on_a_terminal_only(server: WireServer, tmp_p
     assert process.returncode == 0
     assert len(output.splitlines()) == 41
     assert b"dm" in b"".join(shown)
+
+
+def test_every_command_and_option_is_documented() -> None:
+    text = (Path(TESTS).parent / "docs" / "commands.md").read_text()
+    for name, found in commands.commands.items():
+        assert f"| `{name}" in text
+        for parameter in found.params:
+            if parameter.param_type_name == "option":
+                assert f"`{parameter.opts[-1]}" in text or f", `{parameter.opts[-1]}" in text, parameter.opts
