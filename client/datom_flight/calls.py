@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from typing import Any, TypeVar
@@ -17,9 +17,13 @@ from .protocol.messages import ReadRequest, decode_object, encode_object
 from .replicas import Replica, Replicas
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 ACTION_SECONDS = 30.0
 STREAM_SECONDS = 300.0
+
+SLOW_FAILURES = frozenset({"timeout", "store_unreachable"})
+"""Failures that come after a deadline, or after retries of the server's own."""
 
 _MORE_ATTEMPTS = 4
 _MAX_THREADS = 64
@@ -97,11 +101,11 @@ class Calls:
                 raise
         return self._attempt(call, seconds, replica, self._credential.token())
 
-    def retried(self, attempt: Callable[[], T], after_timeout: Callable[[], bool] = lambda: False) -> T:
+    def retried(self, attempt: Callable[[], T], progressed: Callable[[], bool] = lambda: False) -> T:
         """What `attempt` gives, tried again while its failure is of a retryable code, a few times at most.
 
-        Other replicas are tried at once, the same one again after a pause. A deadline that passed was the caller's
-        own, so only another replica is tried after it, unless `after_timeout` says that trying again makes sense.
+        Other replicas are tried at once, the same one again after a pause; after a failure that took long already
+        (`SLOW_FAILURES`), other replicas only, unless the attempt had `progressed`.
         """
         replicas = len(self.replicas.urls)
         pause = wait_random_exponential(multiplier=0.1, max=2)
@@ -110,7 +114,7 @@ class Calls:
             error = state.outcome.exception() if state.outcome else None
             if not isinstance(error, DatomError) or not error.retryable:
                 return False
-            return error.code != "timeout" or state.attempt_number < replicas or after_timeout()
+            return error.code not in SLOW_FAILURES or state.attempt_number < replicas or progressed()
 
         retrying = Retrying(
             retry=again,
@@ -140,6 +144,15 @@ class Calls:
         if failure.retryable:
             self.replicas.leave(replica)
         raise failure
+
+
+def concurrently(function: Callable[[T], U], items: Iterable[T], most: int) -> list[U]:
+    """What `function` gives for each item, in order, so many at a time. A failure does not wait for the others."""
+    threads = ThreadPoolExecutor(most)
+    try:
+        return list(threads.map(function, items))
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def decode_answer(data: bytes, what: str) -> dict[str, Any]:

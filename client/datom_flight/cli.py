@@ -13,7 +13,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 import click
 import pyarrow as pa
 
-from . import output
+from . import output, text
 from .addresses import parse_urls
 from .connection import Connection
 from .credentials import checked, store_token
@@ -62,12 +62,12 @@ def main() -> int:
 
 
 def _fail(why: str) -> int:
-    click.echo("error: " + " ".join(why.split()), err=True)
+    click.echo("error: " + text.clean(why), err=True)
     return 1
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    click.echo(f"warning: {message}", err=True)
+    click.echo(f"warning: {text.clean(message)}", err=True)
 
 
 def _options(command: Command) -> Command:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.flight as fl
 
 from . import text
-from .calls import Calls
-from .pins import Pin, PinnedTable
+from .calls import Calls, concurrently
+from .pins import Pin
 from .protocol.errors import DatomError, InvalidRequestError, NotFoundError, StoredDataError, VersionError
 from .reads import Instant, Reads, Scan, Selection
 from .results import (
@@ -29,9 +29,7 @@ from .results import (
     Version,
 )
 from .sets import DatomSet, Member
-
-T = TypeVar("T")
-U = TypeVar("U")
+from .streams import Plan
 
 _CONCURRENT_LOOKUPS = 8
 
@@ -281,14 +279,18 @@ class Connection:
         Raises:
             VersionError: ``version_not_found``: a table named has no version then, or one without a name.
         """
-        wanted = [names] if isinstance(names, str) else names
-        if wanted is None:
-            tables = [found.name for found in self.tables() if found.kind == "table"]
-            found = _concurrently(lambda name: self._pinned(name, as_of, must_exist=as_of is None), tables)
+        if names is None:
+            wanted = [found.name for found in self.tables() if found.kind == "table"]
         else:
-            tables = list(dict.fromkeys(wanted))
-            found = _concurrently(lambda name: self._pinned(name, as_of, must_exist=True), tables)
-        held = {name: pinned for name, pinned in zip(tables, found, strict=True) if pinned is not None}
+            wanted = list(dict.fromkeys([names] if isinstance(names, str) else names))
+        selections = [self._select(name, as_of=as_of) for name in wanted]
+        may_lack = names is None and as_of is not None
+        plans = concurrently(partial(self._existing, may_lack=may_lack), selections, _CONCURRENT_LOOKUPS)
+        held = {
+            selection.request.table: self._reads.heeded(plan, selection).pinned(selection.request.table)
+            for selection, plan in zip(selections, plans, strict=True)
+            if plan is not None
+        }
         return Pin(self._project(), dict(sorted(held.items())))
 
     def verify(self, pin_or_name: Pin | str, version: str | None = None) -> Findings:
@@ -311,16 +313,13 @@ class Connection:
 
     # How it is done.
 
-    def _pinned(self, name: str, as_of: Instant | None, *, must_exist: bool) -> PinnedTable | None:
+    def _existing(self, selection: Selection, *, may_lack: bool) -> Plan | None:
         try:
-            plan = self._reads.plan(self._select(name, as_of=as_of))
-        except NotFoundError:
-            if must_exist:
-                raise
-            return None
-        if plan.version is None:
-            raise VersionError(f'the current data of "{name}" is in no version of its history')
-        return PinnedTable(plan.version, plan.data_sha, plan.parquet_sha, plan.table_rows)
+            return self._reads.resolve(selection)
+        except VersionError as error:
+            if may_lack and error.code == "version_not_found":
+                return None
+            raise
 
     def _select(
         self,
@@ -365,8 +364,3 @@ def single(answers: list[dict[str, Any]], action: str) -> dict[str, Any]:
     if len(answers) != 1:
         raise DatomError.of("internal", f"the server gave {len(answers)} answers to {action}, not one")
     return answers[0]
-
-
-def _concurrently(function: Callable[[T], U], items: Sequence[T]) -> list[U]:
-    with ThreadPoolExecutor(_CONCURRENT_LOOKUPS) as threads:
-        return list(threads.map(function, items))

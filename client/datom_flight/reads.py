@@ -119,6 +119,10 @@ class Reads:
         return Scan(self._calls, self.plan(selection))
 
     def plan(self, selection: Selection) -> Plan:
+        """What the selection resolves to, with the server's warnings given. Raises as `resolve`."""
+        return self.heeded(self.resolve(selection), selection)
+
+    def resolve(self, selection: Selection) -> Plan:
         """What the selection resolves to.
 
         Raises:
@@ -131,8 +135,12 @@ class Reads:
                 f'version "{request.version}" of "{request.table}" is of data "{plan.data_sha}", '
                 f'pinned was "{pinned.data_sha}"'
             )
+        return plan
+
+    def heeded(self, plan: Plan, selection: Selection) -> Plan:
+        """The plan, after warning of what the server attached to it; to be called in the caller's own thread."""
         for warning in plan.warnings:
-            self._warn(warning, request.project)
+            self._warn(warning, selection.request.project)
         return plan
 
     def _warn(self, warning: str, project: str) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.flight as fl
 
-from .calls import STREAM_SECONDS, Calls, decode_answer
+from .calls import STREAM_SECONDS, Calls, concurrently, decode_answer
 from .failures import TRANSPORT_ERRORS, to_datom_error
-from .protocol.errors import DatomError, IntegrityError, InternalError, UnavailableError
+from .pins import PinnedTable
+from .protocol.errors import DatomError, IntegrityError, InternalError, UnavailableError, VersionError
 from .protocol.messages import EndRecord, ReadRequest
 from .replicas import Replica
 
@@ -67,6 +67,16 @@ class Plan:
             warnings=tuple(str(warning) for warning in warnings) if isinstance(warnings, list) else (),
         )
 
+    def pinned(self, table: str) -> PinnedTable:
+        """What a pin holds of this plan, the plan being of the whole of `table`.
+
+        Raises:
+            VersionError: ``version_not_found``: the data is in no version of the table's history.
+        """
+        if self.version is None:
+            raise VersionError(f'the current data of "{table}" is in no version of its history')
+        return PinnedTable(self.version, self.data_sha, self.parquet_sha, self.table_rows)
+
 
 class TicketStream:
     """The rows of one ticket. A stream that breaks is asked for again, and the rows received are skipped.
@@ -110,7 +120,7 @@ class TicketStream:
         """
         if self._ended:
             return []
-        return self._calls.retried(self._try, after_timeout=lambda: self.received > self._received_before)
+        return self._calls.retried(self._try, progressed=lambda: self.received > self._received_before)
 
     def close(self) -> None:
         """Cancel the call, if one is under way. `pull` is refused from then on; safe from any thread."""
@@ -144,6 +154,8 @@ class TicketStream:
     def _collect(self, replica: Replica, options: fl.FlightCallOptions, batches: list[pa.RecordBatch]) -> None:
         size = 0
         while size < _PULL_BYTES and not self._ended:
+            if self._closed:
+                raise UnavailableError("the read was abandoned", code="cancelled")
             reader = self._reader or self._open(replica, options)
             try:
                 chunk = reader.read_chunk()
@@ -163,8 +175,6 @@ class TicketStream:
         self._received_before = self._skip = self.received
         reader = replica.client.do_get(self._ticket, options)
         self._reader, self._replica = reader, replica
-        if self._closed:
-            raise UnavailableError("the read was abandoned", code="cancelled")
         if self.schema is not None and not reader.schema.equals(self.schema):
             raise InternalError(
                 "the stream's columns are not those announced for it", hint="tell whoever runs the server"
@@ -229,16 +239,14 @@ def read_table(calls: Calls, plan: Plan) -> pa.Table:
     A few streams run side by side; a dictionary column has one dictionary.
     """
     streams = [_stream(calls, plan, ticket) for ticket in plan.tickets]
-    with ThreadPoolExecutor(CONCURRENT_STREAMS) as threads:
-        drain = map if len(streams) == 1 else threads.map
-        try:
-            batches = [batch for part in drain(_drain, streams) for batch in part]
-        except BaseException:
-            for stream in streams:
-                stream.close()
-            raise
+    try:
+        parts = concurrently(_drain, streams, CONCURRENT_STREAMS) if len(streams) > 1 else [*map(_drain, streams)]
+    except BaseException:
+        for stream in streams:
+            stream.close()
+        raise
     _check_total(plan, sum(stream.received for stream in streams))
-    return _table(batches, next((stream.schema for stream in streams), plan.schema))
+    return _table([batch for part in parts for batch in part], next((stream.schema for stream in streams), plan.schema))
 
 
 def read_ticket(calls: Calls, request: ReadRequest, data_sha: str | None) -> pa.Table | None:

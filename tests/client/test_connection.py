@@ -403,3 +403,24 @@ def test_many_threads_can_share_a_connection(server: WireServer, conn: Connectio
     with ThreadPoolExecutor(16) as threads:
         counts = list(threads.map(lambda _: conn.read("dm").num_rows, range(64)))
     assert counts == [55] * 64
+
+
+def test_what_the_server_has_tried_already_is_only_asked_of_another_replica(server: WireServer) -> None:
+    server.put("dm", rows(5))
+    failure = DatomError.of("store_unreachable", "the storage does not answer")
+    with datom_flight.connect(server.url, token="") as conn:
+        server.faults.refusals = [failure]
+        assert refusal(conn.read, "dm").code == "store_unreachable"
+    # Two names of one server are two replicas to the client.
+    with datom_flight.connect(f"{server.url},grpc://localhost:{server.port}", token="") as conn:
+        server.faults.refusals = [failure]
+        assert conn.read("dm").num_rows == 5
+
+
+def test_a_pin_warns_in_the_caller_s_own_thread(server: WireServer, conn: Connection) -> None:
+    server.put("dm", rows(5))
+    server.put("lb", rows(5))
+    server.warnings = ["governance_attached"]
+    with pytest.warns(DatomWarning) as caught:
+        conn.pin()
+    assert [found.filename for found in caught] == [__file__]
