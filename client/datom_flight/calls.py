@@ -22,8 +22,8 @@ U = TypeVar("U")
 ACTION_SECONDS = 30.0
 STREAM_SECONDS = 300.0
 
-SLOW_FAILURES = frozenset({"timeout", "store_unreachable"})
-"""Failures that come after a deadline, or after retries of the server's own."""
+RETRY_SECONDS = 10.0
+"""How long one server is asked again and again; what fails after more than that has been waited for enough."""
 
 _MORE_ATTEMPTS = 4
 _MAX_THREADS = 64
@@ -104,8 +104,8 @@ class Calls:
     def retried(self, attempt: Callable[[], T], progressed: Callable[[], bool] = lambda: False) -> T:
         """What `attempt` gives, tried again while its failure is of a retryable code, a few times at most.
 
-        Other replicas are tried at once, the same one again after a pause; after a failure that took long already
-        (`SLOW_FAILURES`), other replicas only, unless the attempt had `progressed`.
+        Other replicas are tried at once, the same one again after a pause: within `RETRY_SECONDS`, and not after a
+        deadline that passed, unless the attempt had `progressed`.
         """
         replicas = len(self.replicas.urls)
         pause = wait_random_exponential(multiplier=0.1, max=2)
@@ -114,7 +114,9 @@ class Calls:
             error = state.outcome.exception() if state.outcome else None
             if not isinstance(error, DatomError) or not error.retryable:
                 return False
-            return error.code not in SLOW_FAILURES or state.attempt_number < replicas or progressed()
+            if state.attempt_number < replicas or progressed():
+                return True
+            return error.code != "timeout" and (state.seconds_since_start or 0) < RETRY_SECONDS
 
         retrying = Retrying(
             retry=again,

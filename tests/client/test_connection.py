@@ -405,16 +405,25 @@ def test_many_threads_can_share_a_connection(server: WireServer, conn: Connectio
     assert counts == [55] * 64
 
 
-def test_what_the_server_has_tried_already_is_only_asked_of_another_replica(server: WireServer) -> None:
+def test_after_a_deadline_only_another_replica_is_asked(server: WireServer) -> None:
     server.put("dm", rows(5))
-    failure = DatomError.of("store_unreachable", "the storage does not answer")
+    failure = DatomError.of("timeout", "the storage does not answer")
     with datom_flight.connect(server.url, token="") as conn:
         server.faults.refusals = [failure]
-        assert refusal(conn.read, "dm").code == "store_unreachable"
+        assert refusal(conn.read, "dm").code == "timeout"
     # Two names of one server are two replicas to the client.
     with datom_flight.connect(f"{server.url},grpc://localhost:{server.port}", token="") as conn:
         server.faults.refusals = [failure]
         assert conn.read("dm").num_rows == 5
+
+
+def test_a_server_that_takes_long_to_fail_is_not_asked_for_ever(
+    server: WireServer, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datom_flight.calls.RETRY_SECONDS", 0.0)
+    server.faults.refusals = [DatomError.of("store_unreachable", "the storage does not answer")] * 2
+    assert refusal(conn.history, "dm").code == "store_unreachable"
+    assert len(server.faults.refusals) == 1
 
 
 def test_a_pin_warns_in_the_caller_s_own_thread(server: WireServer, conn: Connection) -> None:
