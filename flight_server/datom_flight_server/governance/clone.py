@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pygit2
-from pygit2.enums import CredentialType
 
 from datom_flight.protocol.errors import UnavailableError
 
-CONNECT_SECONDS = 5
-ANSWER_SECONDS = 10
+from ..metadata.remotes import FAILURES, Callbacks, connect, explanation, open_clone, remove_clone
+
 FETCH_SECONDS = 60
 
 _HEAD = "refs/datom/head"
@@ -43,27 +39,25 @@ class Clone:
         try:
             repository = self._opened()
             return str(repository.references[_HEAD].target) if _HEAD in repository.references else None
-        except (pygit2.GitError, OSError, ValueError):
+        except FAILURES:
             return None
 
     def fetch(self) -> str:
         """The commit at the tip of the remote's default branch, now on disk.
 
         Raises:
-            UnavailableError: ``store_unreachable`` when the remote cannot be reached or refuses, ``timeout``; what was
-                on disk is still there.
+            UnavailableError: ``store_unreachable``, ``access_denied``, ``timeout`` or ``cancelled``; what was on disk
+                is still there.
         """
-        callbacks = _Callbacks(self._url, self._token, self._cancelled)
+        callbacks = Callbacks(self._url, self._token, FETCH_SECONDS, self._cancelled)
         try:
-            remote = self._opened().remotes.create_anonymous(self._url)
-            remote.connect(callbacks=callbacks, proxy=True)
-            tips = {str(head.name): str(head.oid) for head in remote.list_heads(connect=False)}
+            remote, tips = connect(self._opened(), self._url, callbacks)
             branch = _default_branch(tips)
             if self.commit() != tips[branch]:
                 remote.fetch([f"+{branch}:{_HEAD}"], callbacks=callbacks, proxy=True)
             return tips[branch]
-        except (pygit2.GitError, OSError, ValueError) as error:
-            raise UnavailableError(self._explanation(error), code="store_unreachable") from None
+        except FAILURES as error:
+            raise explanation(error, self._url) from error
 
     def references(self, commit: str) -> Mapping[str, bytes]:
         """The text of every project's ref.json in `commit`, by the project's name.
@@ -73,77 +67,18 @@ class Clone:
         """
         try:
             return dict(_references(self._opened(), commit))
-        except (pygit2.GitError, OSError, KeyError, ValueError):
+        except FAILURES:
             self._repository = None
-            shutil.rmtree(self._directory, ignore_errors=True)
+            remove_clone(self._directory)
             raise UnavailableError(
                 "the local copy was damaged and is fetched again", code="store_unreachable"
             ) from None
 
     def _opened(self) -> pygit2.Repository:
         if self._repository is None:
-            # without these a silent remote would hold the thread for ever; they are the process's, not a repository's
-            pygit2.settings.server_connect_timeout = CONNECT_SECONDS * 1000
-            pygit2.settings.server_timeout = ANSWER_SECONDS * 1000
-            try:
-                self._repository = pygit2.Repository(str(self._directory), pygit2.enums.RepositoryOpenFlag.NO_SEARCH)
-            except pygit2.GitError:
-                shutil.rmtree(self._directory, ignore_errors=True)
-                self._directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                self._repository = pygit2.init_repository(str(self._directory), bare=True)
-            self._unlock()
+            # another process may be fetching into the same clone
+            self._repository = open_clone(self._directory, locks_older_than_seconds=FETCH_SECONDS)
         return self._repository
-
-    def _unlock(self) -> None:
-        # a process that was killed while it moved the reference leaves a lock that nobody would ever remove
-        for lock in (self._directory / _HEAD).parent.glob("*.lock"):
-            if time.time() - lock.stat().st_mtime > FETCH_SECONDS:
-                lock.unlink(missing_ok=True)
-
-    def _explanation(self, error: Exception) -> str:
-        if "://" not in self._url and self._url.startswith("/") and not Path(self._url).exists():
-            return "there is no such folder"
-        return str(error) or type(error).__name__
-
-
-class _Callbacks(pygit2.RemoteCallbacks):
-    """Answers to what the transport asks: credentials, each once, and whether to go on."""
-
-    def __init__(self, url: str, token: str | None, cancelled: Callable[[], bool]) -> None:
-        super().__init__()
-        self._url = url
-        self._token = token
-        self._cancelled = cancelled
-        self._offered = False
-        self._deadline = time.monotonic() + FETCH_SECONDS
-
-    def credentials(
-        self, url: str, username_from_url: str | None, allowed_types: CredentialType
-    ) -> pygit2.UserPass | pygit2.Keypair | pygit2.Username:
-        if allowed_types == CredentialType.USERNAME:
-            return pygit2.Username(username_from_url or "git")
-        if self._offered:
-            raise UnavailableError("the remote refuses the credentials", code="store_unreachable")
-        self._offered = True
-        if allowed_types & CredentialType.SSH_KEY:
-            return pygit2.KeypairFromAgent(username_from_url or "git")
-        if allowed_types & CredentialType.USERPASS_PLAINTEXT and self._token is not None:
-            if not _same_place(self._url, url):
-                raise UnavailableError("the remote sends to another host", code="store_unreachable")
-            return pygit2.UserPass("x-access-token", self._token)
-        raise UnavailableError("the remote asks for a token, and none is set", code="store_unreachable")
-
-    def transfer_progress(self, stats: pygit2.remotes.TransferProgress) -> None:
-        if self._cancelled():
-            raise UnavailableError("the server is stopping", code="cancelled")
-        if time.monotonic() > self._deadline:
-            raise UnavailableError(f"the fetch took over {FETCH_SECONDS} s", code="timeout")
-
-
-def _same_place(url: str, other: str) -> bool:
-    """Whether a token for `url` may go to `other`: the same server, or the same host and now with TLS."""
-    mine, theirs = urlsplit(url), urlsplit(other)
-    return mine[:2] == theirs[:2] or (theirs.scheme == "https" and mine.hostname == theirs.hostname)
 
 
 def _default_branch(tips: Mapping[str, str]) -> str:
@@ -152,7 +87,8 @@ def _default_branch(tips: Mapping[str, str]) -> str:
     for name in (*_DEFAULT_BRANCHES, *(branches if len(branches) == 1 else ())):
         if name in tips:
             return str(name)
-    raise ValueError("the remote has no default branch" if branches else "the remote is empty")
+    what = "has no default branch" if branches else "is empty"
+    raise UnavailableError(f"the remote {what}", code="store_unreachable")
 
 
 def _references(repository: pygit2.Repository, commit: str) -> list[tuple[str, bytes]]:

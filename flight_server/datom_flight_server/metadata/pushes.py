@@ -1,0 +1,175 @@
+"""Moving a remote branch to a new commit, if it is still where it was: over a protocol, or in a folder."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pygit2
+
+from datom_flight.protocol.errors import ConflictError, DatomError, InvalidRequestError
+
+from .remotes import Callbacks
+
+PUSH_SECONDS = 60
+
+_INCOMING = "refs/datom/incoming/"
+_STALE_SECONDS = 60
+_HOOKS = ("pre-receive", "update", "reference-transaction", "post-receive", "post-update")
+_MAX_WORDS = 500
+
+# What git says of a branch that moved, or is just being moved, between its offer and the push.
+_RACED = (
+    "failed to update ref",
+    "failed to lock",
+    "cannot lock",
+    "fetch first",
+    "non-fast-forward",
+    "stale info",
+    "already exists",
+    "incorrect old value",
+)
+_UNWRITABLE = ("permission denied", "read-only file system", "no space left", "disk quota exceeded")
+
+
+def push_by_protocol(
+    repository: pygit2.Repository, url: str, token: str | None, branch: str, tip: str | None, commit: str
+) -> None:
+    """Have the git server at `url` move `branch` (a reference's full name) from `tip` (None: create it) to `commit`.
+
+    Raises:
+        ConflictError: the branch is not at `tip`.
+        UnavailableError: ``access_denied``, in the remote's words; ``timeout``; ``store_unreachable``.
+        pygit2.GitError, OSError: as libgit2 fails. The branch may have been moved.
+    """
+    callbacks = _PushCallbacks(url, token, branch, tip, commit)
+    repository.remotes.create_anonymous(url).push([f"{commit}:{branch}"], callbacks=callbacks, proxy=True)
+    callbacks.raise_refusal()
+
+
+def push_by_path(repository: pygit2.Repository, folder: Path, branch: str, tip: str | None, commit: str) -> None:
+    """Move `branch` of the bare repository in `folder` from `tip` (None: create it) to `commit`.
+
+    libgit2 pushes into a folder without regard to who moves the branch meanwhile, and runs no hooks. So the objects
+    go there first, under a reference of their own; then the branch is moved under git's lock, if it is still at `tip`.
+
+    Raises:
+        ConflictError: the branch is not at `tip`.
+        InvalidRequestError: ``unsupported``: the repository is not bare, or has hooks.
+        pygit2.GitError, OSError: as libgit2 fails. The branch was not moved.
+    """
+    remote = pygit2.Repository(str(folder))
+    _check_is_for_pushing(remote)
+    incoming = _INCOMING + commit
+    callbacks = Callbacks(str(folder), None, PUSH_SECONDS)
+    repository.remotes.create_anonymous(str(folder)).push([f"+{commit}:{incoming}"], callbacks=callbacks)
+    try:
+        _move(remote, branch, tip, commit)
+    finally:
+        # with them go what killed processes left; the objects stay, and nobody needs more of another's
+        for name in [name for name in remote.references if name.startswith(_INCOMING)]:
+            with suppress(KeyError, pygit2.GitError, OSError):
+                remote.references.delete(name)
+
+
+def _move(remote: pygit2.Repository, branch: str, tip: str | None, commit: str) -> None:
+    reference = remote.references.get(branch)
+    if (None if reference is None else str(reference.target)) != tip:
+        raise _moved(branch)
+    try:
+        if reference is None:
+            remote.references.create(branch, commit, force=False)
+        else:
+            reference.set_target(commit)  # only from the target it has just been read with
+    except (pygit2.GitError, OSError, ValueError) as error:
+        text = str(error).lower()
+        if any(words in text for words in _UNWRITABLE):
+            raise
+        if "lock" in text and _is_stale(Path(remote.path) / f"{branch}.lock"):
+            raise DatomError.of(
+                "store_unreachable",
+                f'"{branch}.lock" is left in the repository by a process that was killed',
+                hint="remove it",
+            ) from error
+        raise _moved(branch) from error
+
+
+def _is_stale(lock: Path) -> bool:
+    try:
+        return time.time() - lock.stat().st_mtime > _STALE_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def _check_is_for_pushing(remote: pygit2.Repository) -> None:
+    if not remote.is_bare:
+        raise InvalidRequestError(
+            "the data repository is a working copy, not a bare repository: a push would leave its files behind",
+            code="unsupported",
+            hint="make a bare one with `git clone --bare`, and name that in the settings",
+        )
+    settings = remote.config
+    hooks = Path(remote.path) / ((settings["core.hooksPath"] if "core.hooksPath" in settings else None) or "hooks")
+    for hook in _HOOKS:
+        if os.access(hooks / hook, os.X_OK):
+            raise InvalidRequestError(
+                f'the data repository has a "{hook}" hook, which a push by path does not run',
+                code="unsupported",
+                hint="name the repository by its ssh or https URL in the settings",
+            )
+
+
+def _moved(branch: str) -> ConflictError:
+    return ConflictError(
+        f'the branch "{_short(branch)}" moved on meanwhile', hint="read the current version, then write again"
+    )
+
+
+def _short(branch: str) -> str:
+    return branch.removeprefix("refs/heads/")
+
+
+class _PushCallbacks(Callbacks):
+    """Pushes one branch from where it must be, and keeps what the remote says of it."""
+
+    def __init__(self, url: str, token: str | None, branch: str, tip: str | None, commit: str) -> None:
+        super().__init__(url, token, PUSH_SECONDS)
+        self._branch = branch
+        self._expected = {tip or "0" * len(commit), commit}
+        self._said = ""
+        self._answers: dict[str, str | None] = {}
+
+    def push_negotiation(self, updates: list[Any]) -> None:
+        """Called once the remote has said where its branch is, before anything is sent."""
+        if any(str(update.src) not in self._expected for update in updates):
+            raise _moved(self._branch)
+
+    def sideband_progress(self, string: str) -> None:
+        """Called with what the remote, or a hook of it, says to people."""
+        self._said = (self._said + string)[:_MAX_WORDS]
+        super().sideband_progress(string)
+
+    def push_update_reference(self, refname: str, message: str | None) -> None:
+        """Called with the remote's answer for a reference; None is success."""
+        self._answers[refname] = message
+
+    def raise_refusal(self) -> None:
+        """Raise what the remote answered unless it moved the branch."""
+        if self._branch not in self._answers:
+            raise DatomError.of("store_unreachable", "the remote did not say whether it took the push")
+        refusal = self._answers[self._branch]
+        if refusal is None:
+            return
+        unwritable = any(words in self._said.lower() for words in _UNWRITABLE)
+        if not unwritable and any(words in refusal.lower() for words in _RACED):
+            raise _moved(self._branch)
+        said = " ".join(self._said.split())
+        raise DatomError.of(
+            "access_denied",
+            f'the remote refuses the push to branch "{_short(self._branch)}": {refusal}'
+            + (f" ({said})" if said else ""),
+            hint="the branch may be protected: whoever keeps the repository must let the server's account push to it",
+        )
