@@ -18,7 +18,7 @@ help:
 	@echo "make clean   remove .venv and caches"
 
 demo: $(VENV)/run.stamp
-	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && $(BIN)/datom-flight-server demo --story --dir "$$dir"
+	@$(BIN)/datom-flight-server demo --story
 
 serve: $(VENV)/run.stamp
 	@exec $(BIN)/datom-flight-server demo --dir demo-data

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.flight as flight
-import pyarrow.parquet as pq
 import pytest
 
+from support.s3 import S3Server
 from support.server import Server, running, write_config
-from support.stores import add_version, write_store
+from support.stores import write_store
 
 pytestmark = pytest.mark.slow
 
@@ -48,34 +49,50 @@ def large() -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def server(large: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def store(large: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("large")
-    write_store(folder / "store", {"lb": [large], "dm": [large.slice(0, 10)]}, row_group_size=500_000)
-    with running(write_config(folder, {"STUDY_001": {"data": f"file://{folder / 'store'}"}})) as server:
+    small = {"dm": [large.slice(0, 10)]}
+    write_store(folder / "grouped", {"lb": [large], **small}, row_group_size=500_000)
+    write_store(folder / "whole", {"lb": [large], **small}, row_group_size=ROWS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    config = write_config(tmp_path_factory.mktemp("server"), {"STUDY_001": {"data": f"file://{store / 'grouped'}"}})
+    with running(config) as server:
         yield server
 
 
-def test_one_stream_of_five_million_rows_takes_little_memory(server: Server, large: pa.Table) -> None:
-    with server.connect("STUDY_001") as connection:
-        connection.read("dm")  # what the first read loads once is not the stream's
+@pytest.mark.parametrize("groups", ["grouped", "whole"])
+@pytest.mark.parametrize("backend", ["local", "s3"])
+def test_one_stream_of_five_million_rows_takes_little_memory(
+    store: Path, s3: S3Server, tmp_path: Path, backend: str, groups: str
+) -> None:
+    if backend == "s3":
+        s3.upload(store / groups, f"large-{groups}")
+        project = s3.settings(f"large-{groups}")
+    else:
+        project = {"data": f"file://{store / groups}"}
+    with running(write_config(tmp_path, {"STUDY_001": project})) as server, server.raw() as client:
+        options = server.call_options(seconds=120)
+        # What the first read of all loads once is not the stream's.
+        client.do_get(flight.Ticket(b'{"project":"STUDY_001","table":"dm"}'), options).read_all()
         server.forget_peak()
         before = server.rss_bytes
-        rows = 0
-        total = 0
-        with server.raw() as client:
-            ticket = flight.Ticket(b'{"project":"STUDY_001","table":"lb"}')
-            for chunk in client.do_get(ticket, server.call_options(seconds=120)):
-                rows += chunk.data.num_rows
-                total += pc.sum(chunk.data.column("LBSEQ")).as_py() or 0
-    growth = server.peak_rss_bytes - before
-    print(f"peak growth for {rows} rows x {large.num_columns} columns: {growth / 2**20:.0f} MiB")
-    assert large.num_columns == COLUMNS
+        rows = total = 0
+        for chunk in client.do_get(flight.Ticket(b'{"project":"STUDY_001","table":"lb"}'), options):
+            rows += chunk.data.num_rows
+            total += pc.sum(chunk.data.column("LBSEQ")).as_py() or 0
+        growth = server.peak_rss_bytes - before
+    print(f"{backend}, {groups}: the server grew by {growth / 2**20:.0f} MiB for {rows} rows of {COLUMNS} columns")
     assert rows == ROWS
     assert total == ROWS * (ROWS - 1) // 2
     assert growth < MAX_GROWTH_BYTES
 
 
 def test_several_endpoints_in_order_are_the_file(server: Server, large: pa.Table) -> None:
+    assert large.num_columns == COLUMNS
     with server.raw() as client:
         info = client.get_flight_info(flight.FlightDescriptor.for_path("STUDY_001", "lb"), server.call_options())
         assert len(info.endpoints) > 1
@@ -97,23 +114,3 @@ def test_filtering_five_million_rows_gives_exactly_the_right_ones(server: Server
         table = connection.read("lb", where="LBTESTCD = 'ALT' AND LBSTRESN > 70", columns=["LBSEQ", "LBSTRESN"])
         assert table.replace_schema_metadata(None).equals(wanted)
         assert connection.read("lb", limit=1_234_567, columns=["LBSEQ"]).num_rows == 1_234_567
-
-
-def test_a_stored_version_of_one_huge_row_group_streams_too(server: Server, large: pa.Table) -> None:
-    store = server.config.parent / "store"
-    version = add_version(store, "lb", large, row_group_size=ROWS)
-    stored = next(
-        path for path in (store / "datom" / "lb").glob("*.parquet") if pq.read_metadata(path).num_row_groups == 1
-    )
-    assert stored.exists()
-    server.forget_peak()
-    before = server.rss_bytes
-    rows = 0
-    with server.raw() as client:
-        ticket = flight.Ticket(json.dumps({"project": "STUDY_001", "table": "lb", "version": version}).encode())
-        for chunk in client.do_get(ticket, server.call_options(seconds=120)):
-            rows += chunk.data.num_rows
-    growth = server.peak_rss_bytes - before
-    print(f"peak growth, one row group: {growth / 2**20:.0f} MiB")
-    assert rows == ROWS
-    assert growth < MAX_GROWTH_BYTES
