@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pygit2
+from pygit2.enums import SortMode
 
 from datom_flight.protocol.errors import ConflictError, DatomError, InvalidRequestError
 
@@ -16,7 +16,6 @@ from .remotes import Callbacks
 
 PUSH_SECONDS = 60
 
-_INCOMING = "refs/datom/incoming/"
 _STALE_SECONDS = 60
 _HOOKS = ("pre-receive", "update", "reference-transaction", "post-receive", "post-update")
 _MAX_WORDS = 500
@@ -53,8 +52,9 @@ def push_by_protocol(
 def push_by_path(repository: pygit2.Repository, folder: Path, branch: str, tip: str | None, commit: str) -> None:
     """Move `branch` of the bare repository in `folder` from `tip` (None: create it) to `commit`.
 
-    libgit2 pushes into a folder without regard to who moves the branch meanwhile, and runs no hooks. So the objects
-    go there first, under a reference of their own; then the branch is moved under git's lock, if it is still at `tip`.
+    libgit2's own push into a folder overwrites whatever the branch was moved to since it looked, runs no hooks, and
+    leaves a pack each time. So the objects are written there one by one, as git does with small pushes; then the
+    branch is moved under git's lock, if it is still at `tip`.
 
     Raises:
         ConflictError: the branch is not at `tip`.
@@ -63,16 +63,31 @@ def push_by_path(repository: pygit2.Repository, folder: Path, branch: str, tip: 
     """
     remote = pygit2.Repository(str(folder))
     _check_is_for_pushing(remote)
-    incoming = _INCOMING + commit
-    callbacks = Callbacks(str(folder), None, PUSH_SECONDS)
-    repository.remotes.create_anonymous(str(folder)).push([f"+{commit}:{incoming}"], callbacks=callbacks)
-    try:
-        _move(remote, branch, tip, commit)
-    finally:
-        # with them go what killed processes left; the objects stay, and nobody needs more of another's
-        for name in [name for name in remote.references if name.startswith(_INCOMING)]:
-            with suppress(KeyError, pygit2.GitError, OSError):
-                remote.references.delete(name)
+    commits = repository.walk(commit, SortMode.TOPOLOGICAL | SortMode.REVERSE)
+    if tip is not None:
+        commits.hide(tip)
+    for made in commits:
+        _copy(repository, remote, made.tree)
+        _write(repository, remote, made.id)
+    _move(remote, branch, tip, commit)
+
+
+def _copy(repository: pygit2.Repository, remote: pygit2.Repository, tree: pygit2.Tree) -> None:
+    """Write `tree` into `remote` unless it is there: after all that is in it, so that what is there is whole."""
+    if tree.id in remote:
+        return
+    for entry in tree:
+        if isinstance(entry, pygit2.Tree):
+            _copy(repository, remote, entry)
+        elif isinstance(entry, pygit2.Blob):
+            _write(repository, remote, entry.id)
+    _write(repository, remote, tree.id)
+
+
+def _write(repository: pygit2.Repository, remote: pygit2.Repository, name: pygit2.Oid) -> None:
+    if name not in remote:
+        kind, data = repository.odb.read(name)
+        remote.odb.write(kind, data)
 
 
 def _move(remote: pygit2.Repository, branch: str, tip: str | None, commit: str) -> None:
@@ -111,8 +126,8 @@ def _check_is_for_pushing(remote: pygit2.Repository) -> None:
             code="unsupported",
             hint="make a bare one with `git clone --bare`, and name that in the settings",
         )
-    settings = remote.config
-    hooks = Path(remote.path) / ((settings["core.hooksPath"] if "core.hooksPath" in settings else None) or "hooks")
+    configured = [str(entry.value) for entry in remote.config if entry.name == "core.hookspath"]
+    hooks = Path(remote.path) / (configured[-1] if configured else "hooks")
     for hook in _HOOKS:
         if os.access(hooks / hook, os.X_OK):
             raise InvalidRequestError(
