@@ -316,7 +316,7 @@ def _terminated(piece: pa.Array) -> Iterator[bytes | memoryview | None]:
         yield None
         return
     if piece.null_count:
-        piece = piece.fill_null("")
+        piece = _missing_as_empty(piece)
     # As the one list of a list array, the values are joined by one tight loop, several times faster than
     # appending to each.
     one_list = pa.ListArray.from_arrays(pa.array([0, len(piece)], pa.int32()), piece)
@@ -348,9 +348,21 @@ def _text_bytes(values: pa.Array) -> memoryview:
     return memoryview(data)[ends[values.offset] : ends[values.offset + len(values)]]
 
 
+def _missing_as_empty(values: pa.Array) -> pa.Array:
+    _, offsets, data = values.buffers()
+    if pc.sum(pc.binary_length(values)).as_py() != len(_text_bytes(values)):
+        return values.fill_null("")  # bytes that no value uses lie under a missing one
+    buffers = [None, offsets, data]
+    return pa.Array.from_buffers(values.type, len(values), buffers, null_count=0, offset=values.offset)
+
+
 def _holds_nul(values: pa.Array) -> bool:
-    # Bytes that no value uses may lie under a missing one: only a hit is worth the slower look.
-    return b"\0" in bytes(_text_bytes(values)) and bool(pc.any(pc.match_substring(values, "\0")).as_py())
+    text = _text_bytes(values)
+    if not text:
+        return False
+    lowest = pc.min_max(pa.Array.from_buffers(pa.uint8(), len(text), [None, pa.py_buffer(text)]))["min"].as_py()
+    # bytes that no value uses may lie under a missing one: only a hit is worth the slower look
+    return lowest == 0 and bool(pc.any(pc.match_substring(values, "\0")).as_py())
 
 
 # Refusals.
