@@ -77,10 +77,20 @@ class PreviousLocation:
 
 
 @dataclass(frozen=True, slots=True)
+class RepositoryAccess:
+    """A project's data repository: its URL or path, the branch, and the token for https."""
+
+    url: str
+    branch: str
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """A project and where its data is.
 
     Attributes:
+        repository: its data repository; None where it cannot be written to.
         governed: whether a governance repository says where the data is, rather than the settings.
         previous: where it was before, newest first.
     """
@@ -88,6 +98,7 @@ class Project:
     name: str
     location: DataLocation
     access: S3Access = S3Access()
+    repository: RepositoryAccess | None = None
     governed: bool = False
     previous: tuple[PreviousLocation, ...] = ()
 

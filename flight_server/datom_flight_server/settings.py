@@ -31,7 +31,7 @@ from datom_flight.protocol.errors import DatomError, InvalidRequestError
 from datom_flight.protocol.names import validate_name
 
 from . import addresses
-from .model import DataLocation, S3Access
+from .model import DataLocation, RepositoryAccess, S3Access
 from .secrets import FORMS, SecretSources, is_reference
 
 
@@ -223,6 +223,14 @@ class ProjectSettings(Table):
             access_key=self.access_key.get_secret_value() if self.access_key else None,
             secret_key=self.secret_key.get_secret_value() if self.secret_key else None,
         )
+
+
+    @property
+    def repository(self) -> RepositoryAccess | None:
+        """The data repository; None where the project is not written to."""
+        if self.repo is None:
+            return None
+        return RepositoryAccess(self.repo, self.branch, self.repo_token.get_secret_value() if self.repo_token else None)
 
 
 class CacheSettings(Table):

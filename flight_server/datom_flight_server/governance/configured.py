@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..model import Project, S3Access
+from ..model import Project, RepositoryAccess, S3Access
 from ..settings import Settings
 from .base import ProjectSource
 from .repository import GovernanceRepository
@@ -17,6 +17,7 @@ class ConfiguredProjects:
     Args:
         named: projects whose data the settings place; they hide governed ones of the same name.
         access: how to reach a project's bucket, by the project's name; for governed ones.
+        repositories: where the data repositories of governed projects are, by the project's name.
         governed: where all other projects come from.
     """
 
@@ -25,9 +26,11 @@ class ConfiguredProjects:
         named: Mapping[str, Project],
         access: Mapping[str, S3Access] | None = None,
         governed: ProjectSource | None = None,
+        repositories: Mapping[str, RepositoryAccess] | None = None,
     ) -> None:
         self._named = dict(named)
         self._access = dict(access or {})
+        self._repositories = dict(repositories or {})
         self._governed = governed
 
     def start(self) -> None:
@@ -71,7 +74,11 @@ class ConfiguredProjects:
         access = self._access.get(project.name)
         if access is None:
             return project
-        return replace(project, access=replace(access, region=access.region or project.access.region))
+        return replace(
+            project,
+            access=replace(access, region=access.region or project.access.region),
+            repository=self._repositories.get(project.name),
+        )
 
 
 def project_source(settings: Settings) -> ConfiguredProjects:
@@ -86,8 +93,11 @@ def project_source(settings: Settings) -> ConfiguredProjects:
         )
     return ConfiguredProjects(
         named={
-            name: Project(name, table.data, table.access) for name, table in settings.projects.items() if table.data
+            name: Project(name, table.data, table.access, table.repository)
+            for name, table in settings.projects.items()
+            if table.data
         },
         access={name: table.access for name, table in settings.projects.items()},
         governed=governed,
+        repositories={name: table.repository for name, table in settings.projects.items() if table.repository},
     )

@@ -160,6 +160,11 @@ class Catalog:
 
         return self._documents.get(self.store, key, verified)
 
+    def refresh(self, name: str) -> None:
+        """Take note of a write: what is asked of `name` from now on is as it is in the storage now."""
+        for key in (layout.metadata_key(name), layout.history_key(name), layout.MANIFEST_KEY):
+            self._documents.forget(self.store, key)
+
     def claims_governance(self) -> bool:
         """Whether the storage says that a governance repository rules this project; asked for once.
 

@@ -67,6 +67,12 @@ class Documents:
         """As `get`, but always as it is in the storage after this call began."""
         return self._ask(store, key, parse).value
 
+    def forget(self, store: ObjectStore, key: str) -> None:
+        """Ask the storage before the document at `key` is answered again."""
+        entry = self._kept((store.uri, key))
+        if entry is not None:
+            entry.checked = float("-inf")
+
     def _ask(self, store: ObjectStore, key: str, parse: Callable[[bytes, str], T]) -> _Entry[T]:
         place = (store.uri, key)
         entry: _Entry[T] | None = self._kept(place)

@@ -1,0 +1,311 @@
+"""Writing versions: rows are spooled and hashed, git's branch moves, the storage follows.
+
+The object goes first, because content that nothing refers to is invisible and harmless, while a version without its
+object is unreadable. The push is the point at which a version exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from datom_flight.identity import ParquetColumns, data_sha
+from datom_flight.protocol.errors import ConflictError, DatomError, UnavailableError
+from datom_flight.protocol.names import validate_name
+from datom_flight.protocol.writes import WriteReceipt
+
+from ..metadata import layout
+from ..metadata.current import Current
+from ..metadata.documents import Action, Change, Plan, TableWrite, plan_table
+from ..metadata.git import Author, DataRepository
+from ..metadata.set_documents import plan_set
+from ..model import Kind
+from ..storage.base import WritableStore
+from .mirror import Act, Mirror
+
+_ATTEMPTS = 20
+"""How often a write is built anew on a head that others moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableContent:
+    """What a table's version will hold, on disk and hashed.
+
+    Attributes:
+        parquet: the file to be stored.
+    """
+
+    data_sha: str
+    parquet: Path
+    parquet_sha: str
+    size_bytes: int
+    rows: int
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A plan, and what puts its payload into the storage."""
+
+    plan: Plan
+    put_payload: Callable[[], None]
+
+
+class Writer:
+    """Writes to one project: one write at a time in this process, any number in others.
+
+    Args:
+        repository: the project's data repository.
+        store: its objects.
+        clock: now, with a zone.
+    """
+
+    def __init__(
+        self,
+        repository: DataRepository,
+        store: WritableStore,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._repository = repository
+        self._store = store
+        self._mirror = Mirror(repository, store)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._unmirrored: set[str] = set()
+
+    def write_table(
+        self,
+        name: str,
+        content: TableContent,
+        author: Author,
+        *,
+        message: str | None = None,
+        custom: Mapping[str, Any] | None = None,
+        parents: Sequence[Mapping[str, Any]] | None = None,
+        source_lineage: Sequence[Mapping[str, Any]] = (),
+        original: tuple[str, str] | None = None,
+        expected: str | None = None,
+    ) -> WriteReceipt:
+        """Make `content` the current version of the table `name`.
+
+        When it returns, git and the storage have it. When it raises ``mirror_pending``, git has it and `reconcile` will
+        bring it to the storage; when it raises anything else, nothing is visible.
+
+        Args:
+            message: of the commit; None is the format's own.
+            parents, source_lineage: as the document records them.
+            original: sha256 and format of the file it was imported from.
+            expected: the version that must be current, ``""`` for none; None is no condition.
+
+        Raises:
+            ConflictError: ``conflict``, with ``fields["current"]``.
+            DatomError: as the repository and the store raise, ``kind_mismatch``, ``overloaded`` when others keep
+                writing.
+        """
+
+        def prepare(current: Current, change: Change) -> _Prepared:
+            stored, put_payload = self._table_payload(current, content)
+            write = TableWrite(
+                data_sha=content.data_sha,
+                parquet_sha=stored.parquet_sha,
+                size_bytes=stored.size_bytes,
+                rows=content.rows,
+                columns=content.columns,
+                custom=custom,
+                parents=parents,
+                source_lineage=source_lineage,
+                original_file_sha=original[0] if original else None,
+                original_format=original[1] if original else None,
+            )
+            return _Prepared(plan_table(current, write, change), put_payload)
+
+        return self._write(name, author, message, expected, prepare)
+
+    def write_set(
+        self,
+        name: str,
+        members: Sequence[Mapping[str, Any]],
+        author: Author,
+        *,
+        tags: Mapping[str, Any] | None = None,
+        message: str | None = None,
+        expected: str | None = None,
+    ) -> WriteReceipt:
+        """Make the set of `members` the current version of the set `name`; raises as `write_table` does."""
+
+        def prepare(current: Current, change: Change) -> _Prepared:
+            planned = plan_set(current, members, tags, change)
+            key = layout.payload_key(name, Kind.SET, planned.plan.data_sha)
+            return _Prepared(planned.plan, lambda: self._store.put(key, planned.payload))
+
+        return self._write(name, author, message, expected, prepare)
+
+    def reconcile(self, *, thorough: bool = False) -> list[Act]:
+        """Finish what git has and the storage lacks, and restore what it has otherwise; what was done.
+
+        Args:
+            thorough: compare every artifact whole, rather than those whose manifest rows differ or whose mirroring
+                failed here.
+
+        Raises:
+            DatomError: the storage's or the remote's errors; what was done stays done.
+        """
+        with self._lock:
+            tip = self._repository.fetch()
+            if tip is None:
+                return []
+            lagging = self._mirror.artifacts(tip) if thorough else self._mirror.lagging(tip)
+            acts: list[Act] = []
+            for name in dict.fromkeys([*lagging, *sorted(self._unmirrored)]):
+                acts += self._mirror.repair(name, tip)
+                self._unmirrored.discard(name)
+            return acts
+
+    def _write(
+        self,
+        name: str,
+        author: Author,
+        message: str | None,
+        expected: str | None,
+        prepare: Callable[[Current, Change], _Prepared],
+    ) -> WriteReceipt:
+        validate_name(name)
+        with self._lock:
+            for _ in range(_ATTEMPTS):
+                tip = self._repository.fetch()
+                if tip is None:
+                    raise DatomError.of(
+                        "manifest_unreadable",
+                        "the data repository is empty",
+                        hint="make the project with `datom-flight-server init`",
+                    )
+                current = Current.read(name, partial(self._repository.read, tip))
+                _check_expected(current, expected)
+                change = Change(author, self._clock(), message)
+                prepared = prepare(current, change)
+                plan = prepared.plan
+                if plan.action is Action.NONE:
+                    return _receipt(name, plan, None)
+                prepared.put_payload()
+                commit = self._repository.commit(tip, plan.files, plan.message, author, change.when)
+                if self._push(commit):
+                    self._publish(name, plan, commit, is_new=plan.version not in current.versions)
+                    return _receipt(name, plan, commit)
+            raise UnavailableError(f'others keep writing to the project of "{name}"', code="overloaded")
+
+    def _push(self, commit: str) -> bool:
+        """Whether the branch moved to `commit`; False when others moved it first."""
+        try:
+            self._repository.push(commit)
+        except ConflictError:
+            return False
+        except DatomError as error:
+            if error.code not in ("store_unreachable", "timeout"):
+                raise
+            # the answer may be lost and the branch moved all the same
+            self._repository.fetch()
+            if not self._repository.contains(commit):
+                raise
+        return True
+
+    def _publish(self, name: str, plan: Plan, commit: str, *, is_new: bool) -> None:
+        self._unmirrored.add(name)
+        try:
+            self._mirror.publish(name, commit, {plan.version: commit} if is_new else {})
+        except DatomError as error:
+            raise UnavailableError(
+                f'version {plan.version} of "{name}" is committed, but the storage could not be brought up to it: '
+                f"{error.message}",
+                code="mirror_pending",
+                fields={"version": plan.version, "commit": commit},
+            ) from error
+        self._unmirrored.discard(name)
+
+    def _table_payload(self, current: Current, content: TableContent) -> tuple[TableContent, Callable[[], None]]:
+        """What the storage has, or will have, at the address of `content`, and what puts it there."""
+        key = layout.payload_key(current.name, Kind.TABLE, content.data_sha)
+        recorded = current.object_sha(Kind.TABLE, content.data_sha)
+        is_stored = self._is_stored(key)
+        if is_stored and recorded is not None:
+            return content, _nothing
+        if is_stored:
+            # equal values can make other bytes: what is recorded must be the hash of what is stored
+            found = self._orphan(key, content)
+            if found is not None:
+                return found, _nothing
+        elif recorded not in (None, content.parquet_sha):
+            raise DatomError.of(
+                "integrity_mismatch",
+                f'"{key}" is recorded and gone from the storage, and these values make other bytes than it had',
+                hint="restore the object from a backup of the storage",
+            )
+        return content, lambda: self._store.put_file(key, content.parquet)
+
+    def _is_stored(self, key: str) -> bool:
+        try:
+            self._store.etag(key)
+        except DatomError as error:
+            if error.code != "not_found":
+                raise
+            return False
+        return True
+
+    def _orphan(self, key: str, content: TableContent) -> TableContent | None:
+        """An object that no version refers to yet, if it is whole; None when it is to be replaced."""
+        with tempfile.NamedTemporaryFile(dir=content.parquet.parent) as file:
+            digest = hashlib.sha256()
+            size_bytes = 0
+            for chunk in self._store.chunks(key):
+                file.write(chunk)
+                digest.update(chunk)
+                size_bytes += len(chunk)
+            file.flush()
+            found = replace(content, parquet_sha=digest.hexdigest(), size_bytes=size_bytes)
+            if found.parquet_sha == content.parquet_sha or _holds(Path(file.name), content.data_sha):
+                return found
+        return None
+
+
+def author_of(name: str) -> Author:
+    """A principal as an author: an address is its own e-mail, any other name gets one that leads nowhere."""
+    clean = "".join(character for character in name if character.isprintable() and character not in "<>").strip()
+    email = clean if "@" in clean else clean.replace(" ", ".") + "@datom-flight.invalid"
+    return Author(clean, email)
+
+
+def _nothing() -> None:
+    return
+
+
+def _holds(parquet: Path, expected_data_sha: str) -> bool:
+    try:
+        return data_sha(ParquetColumns(parquet)) == expected_data_sha
+    except (pa.ArrowException, OSError, DatomError):
+        return False
+
+
+def _check_expected(current: Current, expected: str | None) -> None:
+    if expected is None:
+        return
+    row = current.manifest["artifacts"].get(current.name) or {}
+    found = row.get("current_version") or current.version
+    if expected not in (found or "", current.version or ""):
+        raise ConflictError(
+            f'"{current.name}" is at version {found}, expected was {expected}'
+            if found
+            else f'there is no "{current.name}" yet, expected was version {expected}',
+            fields={"current": found},
+        )
+
+
+def _receipt(name: str, plan: Plan, commit: str | None) -> WriteReceipt:
+    return WriteReceipt(name, plan.version, plan.data_sha, plan.object_sha, commit, plan.action.value)
