@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from .conversions import as_decimal, common_integer, converted, decimal_type, explicit, is_float, is_moment, is_number
-from .literals import integer_range
+from .conversions import converted, explicit
 from .parser import Node
-from .terms import Code, Refusal, Term, call, cast, constant, derived, protected, scalar, type_name
+from .terms import Code, Refusal, Term, call, cast, constant, derived, protected, scalar
+from .types import as_decimal, common_integer, decimal_type, integer_range, is_float, is_moment, is_number, type_name
 
 _CHECKED = {"+": "add_checked", "-": "subtract_checked", "*": "multiply_checked"}
 _FLOAT = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}

@@ -10,10 +10,11 @@ from fractions import Fraction
 
 import pyarrow as pa
 
-from .conversions import common_type, converted, is_float, is_moment, is_text
-from .literals import adapted, integer_range
+from .conversions import converted
+from .literals import adapted
 from .parser import Node
-from .terms import Code, Refusal, Term, call, constant, derived, scalar, type_name
+from .terms import Code, Refusal, Term, call, constant, derived, scalar
+from .types import common_type, integer_range, is_float, is_moment, is_text, type_name
 
 _FUNCTIONS = {"=": "equal", "<>": "not_equal", "<": "less", "<=": "less_equal", ">": "greater", ">=": "greater_equal"}
 _MIRRORED = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}

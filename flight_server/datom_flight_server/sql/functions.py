@@ -9,14 +9,18 @@ from typing import Any
 import pyarrow as pa
 
 from .arithmetic import arithmetic
-from .conversions import converted, is_float, is_moment, is_text
+from .conversions import converted
 from .literals import interval_of
 from .parser import Node
 from .patterns import like, matches
-from .terms import Code, Refusal, Term, call, cast, constant, derived, protected, scalar, type_name
+from .terms import Code, Refusal, Term, call, cast, constant, derived, protected, scalar
+from .types import is_float, is_moment, is_text, type_name
 
 _SPACES = " \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 _MAX_COUNT = 2**31 - 1
+_MIDDLE_DAY = 5_211_478
+_DAYS_AROUND_MIDDLE = 5_930_640
+_TICKS_PER_DAY = {"s": 86_400, "ms": 86_400 * 10**3, "us": 86_400 * 10**6}
 _DATE_PARTS = ("year", "quarter", "month", "week", "day", "dow", "isodow", "doy")
 _TIME_PARTS = ("hour", "minute", "second")
 _PART_KERNELS: Mapping[str, tuple[str, dict[str, Any]]] = {
@@ -159,6 +163,8 @@ def _right(asked: Call) -> Term:
 
 def _replace(asked: Call) -> Term:
     old, new, text = asked.known_text(1), asked.known_text(2), asked.text(0)
+    if len(new.encode()) > len(old.encode()):
+        raise Refusal("the new text must not be longer than the old", asked.terms[2].node)
     code = call("replace_substring", text.code, pattern=old, replacement=new) if old else text.code
     return asked.answer(code, text.type)
 
@@ -264,15 +270,27 @@ def _part(asked: Call) -> Term:
     elif name in _TIME_PARTS and not pa.types.is_timestamp(term.type):
         raise Refusal(f'"{name}" takes a timestamp or time, not {type_name(term.type)}', term.node)
     else:
-        code = _in_utc(asked.moment(index))
+        code = _in_utc(protected(asked.moment(index), asked.guard))
     function, options = _PART_KERNELS.get(name, (name, {}))
-    return asked.answer(cast(call(function, code, **options), pa.int64()), pa.int64())
+    return asked.answer(cast(call(function, code, **options), pa.int64()), pa.int64(), fallible=True)
 
 
 def _in_utc(moment: Term) -> Code:
-    if pa.types.is_timestamp(moment.type) and moment.type.tz is not None:
-        return cast(moment.code, pa.timestamp(moment.type.unit))
-    return moment.code
+    """A date or time, in UTC, that fails beyond the years 1 to 32,000: there pyarrow's calendar counts wrong."""
+    if pa.types.is_date32(moment.type):
+        kind, ticks_per_day, raw = moment.type, 1, pa.int32()
+    else:
+        kind, ticks_per_day, raw = pa.timestamp(moment.type.unit), _TICKS_PER_DAY[moment.type.unit], pa.int64()
+        if kind.unit == "ns":
+            return cast(moment.code, kind)
+    # within so many days of the middle, the product still fits the integer
+    middle = scalar(_MIDDLE_DAY * ticks_per_day, raw)
+    factor = (2**31 if raw == pa.int32() else 2**63) // (_DAYS_AROUND_MIDDLE * ticks_per_day)
+    ticks = cast(moment.code, raw)
+    away = call("subtract_checked", ticks, middle)
+    checked = call("multiply_checked", away, scalar(factor, raw))
+    rest = call("multiply", away, scalar(factor - 1, raw))
+    return cast(call("add", call("subtract", checked, rest), middle), kind)
 
 
 def _truncated(asked: Call) -> Term:
@@ -284,8 +302,8 @@ def _truncated(asked: Call) -> Term:
     kind = pa.timestamp("us", getattr(moment.type, "tz", None))
     if pa.types.is_timestamp(moment.type) and moment.type.unit == "ns":
         raise Refusal('"date_trunc" does not take nanoseconds', moment.node, hint="use CAST(… AS TIMESTAMP)")
-    start = call("floor_temporal", cast(_in_utc(moment), pa.timestamp("us")), unit=unit)
-    return asked.answer(cast(start, kind), kind)
+    start = call("floor_temporal", cast(_in_utc(protected(moment, asked.guard)), pa.timestamp("us")), unit=unit)
+    return asked.answer(cast(start, kind), kind, fallible=True)
 
 
 def _interval(asked: Call) -> Term:

@@ -10,9 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from .parser import Node
-from .terms import Refusal, Term, constant, type_name
-
-MAX_DIGITS = 38
+from .terms import Refusal, Term, constant
+from .types import MAX_DIGITS, integer_range, type_name
 
 _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,60}\s*")
 _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,5})?\s*")
@@ -135,13 +134,6 @@ def _expected(kind: pa.DataType) -> str:
 def _fit(value: int, kind: pa.DataType) -> pa.Scalar | None:
     low, high = integer_range(kind)
     return pa.scalar(value, kind) if low <= value <= high else None
-
-
-def integer_range(kind: pa.DataType) -> tuple[int, int]:
-    """The least and greatest value of an integer type."""
-    if pa.types.is_unsigned_integer(kind):
-        return 0, 2**kind.bit_width - 1
-    return -(2 ** (kind.bit_width - 1)), 2 ** (kind.bit_width - 1) - 1
 
 
 def _decimal(text: str, kind: pa.DataType) -> pa.Scalar | None:

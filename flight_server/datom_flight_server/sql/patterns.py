@@ -90,4 +90,4 @@ def _check_regex(pattern: str, node: Node) -> None:
     try:
         pc.match_substring_regex(pa.array([""]), pattern=pattern)
     except pa.ArrowException as error:
-        raise Refusal(f"not a regular expression: {str(error).splitlines()[0][:200]}", node)
+        raise Refusal(f"not a regular expression: {str(error).splitlines()[0][:200]}", node) from None

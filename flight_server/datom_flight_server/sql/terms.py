@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +12,15 @@ from pyarrow import acero
 
 from .parser import Node
 
-MAX_CALLS = 20_000
+MAX_CALLS = 10_000
 """Kernel calls in one compiled expression. Parts that are needed twice count twice."""
+MAX_BYTES_PER_ROW = 1024
+"""What the texts written in an expression may add to a computed row."""
+
+_PIECE_BYTES = 16
+_JOINING = ("binary_join_element_wise",)
+_COPYING = ("binary_join_element_wise", "if_else", "coalesce")
+_COMPARING = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
 
 
 class Refusal(Exception):  # noqa: N818
@@ -28,10 +35,17 @@ class Refusal(Exception):  # noqa: N818
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Something pyarrow computes, and how many kernel calls that takes."""
+    """Something pyarrow computes, and what that takes.
+
+    Attributes:
+        expression: computes it.
+        calls: of kernels.
+        bytes_per_row: that a row of it can take, a stored value apart, as far as the expression's own texts go.
+    """
 
     expression: pc.Expression
     calls: int = 0
+    bytes_per_row: int = 0
 
 
 def call(function: str, *arguments: Code, **options: Any) -> Code:
@@ -43,19 +57,29 @@ def call(function: str, *arguments: Code, **options: Any) -> Code:
             hint="write it simpler, or alternatives as IN (…)",
             code="too_large",
         )
-    return Code(getattr(pc, function)(*(argument.expression for argument in arguments), **options), calls)
+    sizes = [argument.bytes_per_row for argument in arguments]
+    size = sum(sizes) + _PIECE_BYTES * len(sizes) if function in _JOINING else max(sizes, default=0)
+    if function in _COPYING and size > MAX_BYTES_PER_ROW:
+        raise Refusal(
+            f"texts are joined or chosen that may take more than {MAX_BYTES_PER_ROW} bytes for every row",
+            hint="compare with shorter texts",
+            code="too_large",
+        )
+    expression = getattr(pc, function)(*(argument.expression for argument in arguments), **options)
+    return Code(expression, calls, 0 if function in _COMPARING else size)
 
 
 def cast(code: Code, target: pa.DataType, *, exact: bool = True) -> Code:
     """`code` in another Arrow type; values that do not fit are an error, lost digits of a float only if `exact`."""
     options = pc.CastOptions(target, allow_float_truncate=not exact)
-    return Code(code.expression.cast(options=options), code.calls + 1)
+    return Code(code.expression.cast(options=options), code.calls + 1, code.bytes_per_row)
 
 
 def scalar(value: Any, kind: pa.DataType | None = None) -> Code:
     """A constant."""
     held = value if isinstance(value, pa.Scalar) else pa.scalar(value, kind)
-    return Code(pc.scalar(held))
+    size = len(held.as_py().encode()) if held.is_valid and str(held.type) in ("string", "large_string") else 0
+    return Code(pc.scalar(held), bytes_per_row=size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,22 +143,7 @@ def evaluate(code: Code, kind: pa.DataType, node: Node) -> pa.Scalar:
         value = acero.Declaration.from_sequence([one_row, project]).to_table(use_threads=False)["value"][0]
         return value if value.type.equals(kind) else value.cast(kind)
     except pa.ArrowException as error:
-        raise Refusal(f"cannot be computed: {str(error).splitlines()[0][:200]}", node)
-
-
-def normal_type(stored: pa.DataType) -> pa.DataType:
-    """The type that values of a stored Arrow type are computed in: as DuckDB reads them, never a dictionary."""
-    if pa.types.is_dictionary(stored):
-        return normal_type(stored.value_type)
-    if pa.types.is_string_view(stored):
-        return pa.large_string()
-    if pa.types.is_date64(stored):
-        return pa.date32()
-    if pa.types.is_timestamp(stored) and stored.tz is not None:
-        return pa.timestamp(stored.unit, "UTC")
-    if pa.types.is_decimal32(stored) or pa.types.is_decimal64(stored):
-        return pa.decimal128(stored.precision, stored.scale)
-    return stored
+        raise Refusal(f"cannot be computed: {str(error).splitlines()[0][:200]}", node) from None
 
 
 def protected(term: Term, guard: Code | None) -> Term:
@@ -142,36 +151,3 @@ def protected(term: Term, guard: Code | None) -> Term:
     if guard is None or term.constant is not None:
         return term
     return replace(term, code=call("if_else", guard, term.code, scalar(None, term.type)), column=None)
-
-
-_NAMES: Mapping[str, str] = {
-    "bool": "BOOLEAN",
-    "int8": "TINYINT",
-    "int16": "SMALLINT",
-    "int32": "INTEGER",
-    "int64": "BIGINT",
-    "uint8": "UTINYINT",
-    "uint16": "USMALLINT",
-    "uint32": "UINTEGER",
-    "uint64": "UBIGINT",
-    "float": "FLOAT",
-    "double": "DOUBLE",
-    "string": "VARCHAR",
-    "large_string": "VARCHAR",
-    "date32[day]": "DATE",
-    "null": "NULL",
-    "month_day_nano_interval": "INTERVAL",
-}
-
-
-def type_name(kind: pa.DataType) -> str:
-    """The SQL name of a type, for people."""
-    if pa.types.is_decimal128(kind):
-        return f"DECIMAL({kind.precision},{kind.scale})"
-    if pa.types.is_timestamp(kind):
-        return "TIMESTAMP" if kind.tz is None else "TIMESTAMPTZ"
-    if pa.types.is_time(kind):
-        return "TIME"
-    if pa.types.is_duration(kind):
-        return "INTERVAL"
-    return _NAMES.get(str(kind), str(kind))
