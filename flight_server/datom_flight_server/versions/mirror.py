@@ -14,7 +14,7 @@ from typing import Any
 
 from datom_flight.protocol.errors import DatomError, UnavailableError
 
-from ..metadata import layout
+from ..metadata import jsonlite, layout
 from ..metadata.current import Current, history_path, metadata_path
 from ..metadata.documents import storage_documents, version_commits
 from ..metadata.git import DataRepository
@@ -62,7 +62,7 @@ class Mirror:
             self._commits[name, version] = commit
         for _ in range(_ROUNDS):
             for key, data in self._documents(name, tip).items():
-                if self._stored(key) != data:
+                if not _says(self._stored(key), data):
                     self._store.put(key, data)
             newest = self._repository.fetch()
             if newest is None or (newest == tip and self._is_mirrored(name, tip)):
@@ -100,7 +100,7 @@ class Mirror:
         yield from self._repair_snapshots(name, tip, current)
         for key, data in self._documents(name, tip).items():
             stored = self._stored(key)
-            if stored != data:
+            if not _says(stored, data):
                 self._store.put(key, data)
                 yield Act(key, "was missing" if stored is None else "was not what git says")
 
@@ -122,7 +122,7 @@ class Mirror:
         return storage_documents(name, read, self._commits_of(name, tip, Current.read(name, read)))
 
     def _is_mirrored(self, name: str, tip: str) -> bool:
-        return all(self._stored(key) == data for key, data in self._documents(name, tip).items())
+        return all(_says(self._stored(key), data) for key, data in self._documents(name, tip).items())
 
     def _commits_of(self, name: str, tip: str, current: Current) -> Mapping[str, str]:
         """The commit each version came with: as known, as the mirror records, else as git's log tells."""
@@ -194,6 +194,28 @@ def _recorded_commits(history: bytes | None) -> dict[str, str]:
     except DatomError:
         return {}
     return {entry.version: entry.commit for entry in entries if entry.version and entry.commit}
+
+
+def _says(stored: bytes | None, data: bytes) -> bool:
+    """Whether the storage has `data`; a history may lack commits, as R datom 0.1.1 left it."""
+    if stored is None or stored == data:
+        return stored == data
+    try:
+        return bool(_without_commits(stored) == _without_commits(data))
+    except ValueError:
+        return False
+
+
+def _without_commits(document: bytes) -> Any:
+    """The entries of a history without what only the storage's copy has.
+
+    Raises:
+        ValueError: it is no history.
+    """
+    entries = jsonlite.parse(document)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError("not a list of entries")
+    return [{key: value for key, value in entry.items() if key != "commit_sha"} for entry in entries]
 
 
 def _is_of_version(document: bytes, version: str) -> bool:
