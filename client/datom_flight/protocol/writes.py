@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from .errors import InvalidRequestError
 from .messages import decode_object, encode_object, optional_text, required_name
@@ -60,6 +60,8 @@ class WriteRequest:
         parents: None records nothing about where the rows come from.
         expected: the full id that must be current, or ``""`` where the table must not exist yet; None is no condition.
         original_file_sha, original_format: sha256 and kind of the file an imported table was read from; both or none.
+        end_record: the stream closes with a `WriteEnd`; one that ends without it was cut, and nothing is written.
+            Flight closes a stream whose writer was dropped half way just like one that is whole.
     """
 
     project: str
@@ -70,6 +72,7 @@ class WriteRequest:
     expected: str | None = None
     original_file_sha: str | None = None
     original_format: str | None = None
+    end_record: bool = False
 
     @classmethod
     def from_json(cls, data: bytes) -> WriteRequest:
@@ -98,17 +101,40 @@ class WriteRequest:
             expected=optional_expected(body),
             original_file_sha=file_sha,
             original_format=file_format,
+            end_record=_flag(body, "end_record"),
         )
 
     def to_json(self) -> bytes:
         """The bytes `from_json` reads; keys without a value are left out."""
         body = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        body["end_record"] = self.end_record or None
         if self.parents is not None:
             body["parents"] = [
                 {key: getattr(parent, key) for key in _PARENT_KEYS if getattr(parent, key) is not None}
                 for parent in self.parents
             ]
         return encode_object({key: value for key, value in body.items() if value is not None})
+
+
+@dataclass(frozen=True, slots=True)
+class WriteEnd:
+    """What closes the stream of a write: how many rows it had."""
+
+    rows: int
+
+    def to_json(self) -> bytes:
+        """The ``app_metadata`` of the last, empty batch."""
+        return encode_object({"end": True, "rows": self.rows})
+
+    @classmethod
+    def from_json(cls, data: bytes) -> WriteEnd | None:
+        """The record in a batch's ``app_metadata``, or None when it is something else."""
+        try:
+            body = decode_object(data, "the end record")
+        except InvalidRequestError:
+            return None
+        rows = body.get("rows")
+        return cls(rows) if body.get("end") is True and type(rows) is int else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +160,7 @@ class WriteReceipt:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @classmethod
-    def from_object(cls, body: Mapping[str, Any]) -> WriteReceipt:
+    def from_object(cls, body: Mapping[str, Any]) -> Self:
         """The receipt in a decoded JSON object; keys of newer servers are passed over."""
         return cls(
             table=str(body.get("table")),
@@ -173,6 +199,13 @@ def _metadata(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if value is not None and not isinstance(value, dict):
         raise InvalidRequestError('"metadata" is not a JSON object')
     return value
+
+
+def _flag(body: Mapping[str, Any], key: str) -> bool:
+    value = body.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise InvalidRequestError(f'"{key}" is not true or false')
+    return value is True
 
 
 def _parents(body: Mapping[str, Any]) -> tuple[Parent, ...] | None:
