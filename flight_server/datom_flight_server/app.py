@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import threading
 
@@ -12,17 +13,22 @@ from .flight.health import Health
 from .flight.reads import Reads
 from .flight.service import DatomFlightServer
 from .flight.streams import Streams
+from .flight.writes import Writes
 from .governance.configured import project_source
 from .management import Management
+from .metadata.bare import BareRepository
 from .metrics import Metrics
-from .model import Role
+from .model import RepositoryAccess, Role
 from .settings import Settings
 from .sql.where import WhereCompiler
 from .stores import Stores
+from .versions.arrivals import Limits
 from .versions.documents import Documents
 from .versions.payloads import Payloads
 from .versions.projects import Projects
 from .versions.reachability import Reachability
+from .versions.spool import Spool
+from .versions.writers import Writers
 
 _SHUTDOWN_SECONDS = 5
 
@@ -39,6 +45,7 @@ class App:
         self._metrics = Metrics(lambda: self._streams.open)
         self._server: DatomFlightServer | None = None
         self._probes: list[Health | Management] = []
+        self._writers = Writers(lambda: self._source.projects().values(), self._open_repository, self._stores.open)
         self._reachability = Reachability(lambda: self._source.projects().values(), self._stores.open)
 
     def start(self) -> str:
@@ -64,13 +71,18 @@ class App:
         )
         policy = RolePolicy()
         payloads = Payloads(settings.cache.directory, settings.cache.disk_bytes)
+        writing = settings.writes
+        limits = Limits(writing.max_bytes, writing.max_rows, writing.max_seconds)
+        spool = Spool(settings.cache.directory, limits)
+        writes = Writes(projects, policy, tokens, spool, self._writers, writing.max_concurrent)
+        self._writers.start()
         # last: it answers as soon as it is made
         self._server = DatomFlightServer(
             settings.server.listen,
             authenticator=tokens,
-            policy=policy,
             reads=Reads(projects, policy, payloads, self._where, self._streams),
-            actions=Actions(projects, policy, tokens),
+            actions=Actions(projects, policy, tokens, writes),
+            writes=writes,
             ended=self._metrics.request_ended,
             certificate=settings.server.tls,
         )
@@ -82,7 +94,7 @@ class App:
 
     def problems(self) -> list[str]:
         """What is wrong now, one sentence each. None of it stops requests that do not need what is broken."""
-        return [*self._source.problems(), *self._reachability.problems()]
+        return [*self._source.problems(), *self._writers.problems(), *self._reachability.problems()]
 
     def refresh(self) -> None:
         """Look for new projects, soon."""
@@ -94,6 +106,7 @@ class App:
         When it is False a stalled reader may still hold a thread: only the end of the process frees it.
         """
         ended = self._streams.drain(grace_seconds)
+        self._writers.close()
         self._source.close()
         if self._server is not None:
             # waits for every handler, and a stalled reader's never returns
@@ -105,3 +118,8 @@ class App:
             probe.close()
         self._where.close()
         return ended
+
+    def _open_repository(self, access: RepositoryAccess) -> BareRepository:
+        place = hashlib.sha256(f"{access.url}\n{access.branch}".encode()).hexdigest()[:16]
+        directory = self._settings.cache.directory / "repositories" / place
+        return BareRepository(access.url, access.token, access.branch, directory)

@@ -224,7 +224,6 @@ class ProjectSettings(Table):
             secret_key=self.secret_key.get_secret_value() if self.secret_key else None,
         )
 
-
     @property
     def repository(self) -> RepositoryAccess | None:
         """The data repository; None where the project is not written to."""
@@ -243,6 +242,15 @@ class CacheSettings(Table):
     memory_bytes: Size = ByteSize(2 * 10**9)
 
 
+class WritesSettings(Table):
+    """``[writes]``: how much one write, and all at once, may take."""
+
+    max_bytes: Size = ByteSize(50 * 10**9)
+    max_rows: Annotated[int, Field(gt=0)] = 1_000_000_000
+    max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3600
+    max_concurrent: Annotated[int, Field(gt=0)] = 4
+
+
 class Settings(Table):
     """The whole file, with its secrets looked up and its paths made absolute."""
 
@@ -251,6 +259,7 @@ class Settings(Table):
     governance: GovernanceSettings | None = None
     projects: dict[Annotated[str, AfterValidator(_project_name)], ProjectSettings] = Field(default_factory=dict)
     cache: CacheSettings
+    writes: WritesSettings
 
     @classmethod
     def load(cls, path: Path, environment: Mapping[str, str]) -> Settings:
@@ -268,7 +277,7 @@ class Settings(Table):
     def parse(cls, tables: Mapping[str, Any], path: Path, environment: Mapping[str, str]) -> Settings:
         """As `load`, of what the file at `path` would hold; relative paths are relative to its folder."""
         context = _Context(_sources(path, environment), governed="governance" in tables)
-        whole = {"server": {}, "auth": {}, "cache": {}, **tables}
+        whole = {"server": {}, "auth": {}, "cache": {}, "writes": {}, **tables}
         try:
             return cls.model_validate(whole, context=context)
         except ValidationError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .model import Project
-from .storage.base import ObjectStore
+from .storage.base import WritableStore
 from .storage.local import LocalStore
 from .storage.s3 import S3Store
 from .storage.s3_clients import S3Clients
@@ -15,7 +15,7 @@ class Stores:
     def __init__(self) -> None:
         self._clients = S3Clients()
 
-    def open(self, project: Project) -> ObjectStore:
+    def open(self, project: Project) -> WritableStore:
         """The objects of `project`. Nothing is asked of the storage yet."""
         location = project.location
         if location.backend == "s3":

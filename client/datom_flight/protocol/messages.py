@@ -25,6 +25,7 @@ ACTIONS: Mapping[str, str] = {
     "datom.validate": "compare documents and bytes, one finding a check; table?: only that one",
     "datom.whoami": "who the token says the caller is",
     "datom.session": "a short-lived token with the role given, never a wider one",
+    "datom.write_set": "write a set's members and tags?; message?, expected?: as in a write",
 }
 
 

@@ -23,6 +23,7 @@ from ..versions.catalog import Catalog
 from ..versions.projects import Projects
 from ..versions.validation import findings
 from .middleware import Request
+from .writes import Writes
 
 Body = Mapping[str, Any]
 Results = Iterator[Mapping[str, Any]]
@@ -33,10 +34,11 @@ _VERSION_KEYS = ("project", "table", "version", "as_of")
 class Actions:
     """Answers DoAction. What it may be asked is `ACTIONS`."""
 
-    def __init__(self, projects: Projects, policy: Policy, authenticator: Authenticator) -> None:
+    def __init__(self, projects: Projects, policy: Policy, authenticator: Authenticator, writes: Writes) -> None:
         self._projects = projects
         self._policy = policy
         self._authenticator = authenticator
+        self._writes = writes
         self._handlers: Mapping[str, tuple[Callable[[Request, Body], Results], tuple[str, ...]]] = {
             "datom.projects": (self._list_projects, ()),
             "datom.tables": (self._tables, ("project", "pattern")),
@@ -49,6 +51,7 @@ class Actions:
             "datom.validate": (self._validate, ("project", "table")),
             "datom.whoami": (self._whoami, ()),
             "datom.session": (self._session, ("role",)),
+            "datom.write_set": (self._write_set, ("project", "table", "members", "tags", "message", "expected")),
         }
 
     def run(self, request: Request, name: str, body: bytes) -> Iterator[bytes]:
@@ -151,6 +154,9 @@ class Actions:
                 "detail": finding.detail,
             }
 
+    def _write_set(self, request: Request, body: Body) -> Results:
+        yield self._writes.put_set(request, body).to_object()
+
     def _whoami(self, request: Request, body: Body) -> Results:
         who = request.principal
         projects = None if who.projects is None else sorted(who.projects)
@@ -178,6 +184,8 @@ def _artifact_row(row: ManifestRow) -> Mapping[str, Any]:
         "size_bytes": row.size_bytes,
         "last_updated": row.last_updated,
         "versions": row.versions,
+        "original_file_sha": row.original_file_sha,
+        "original_format": row.original_format,
     }
 
 

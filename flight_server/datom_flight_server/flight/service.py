@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 
+import pyarrow as pa
 import pyarrow.flight as fl
 
 from datom_flight.protocol.errors import InvalidRequestError
-from datom_flight.protocol.messages import ACTIONS, decode_object, required_name
-from datom_flight.protocol.names import validate_name
+from datom_flight.protocol.messages import ACTIONS, encode_object
 
-from ..auth.base import Authenticator, Policy
-from ..model import Role
+from ..auth.base import Authenticator
 from .actions import Actions
 from .boundary import boundary, bounded
 from .middleware import REQUEST, Ended, NoHandshake, RequestFactory, request_of
 from .reads import Reads
+from .writes import Writes
 
 
 class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
@@ -32,15 +32,15 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
         location: str,
         *,
         authenticator: Authenticator,
-        policy: Policy,
         reads: Reads,
         actions: Actions,
+        writes: Writes,
         ended: Ended,
         certificate: tuple[bytes, bytes] | None = None,
     ) -> None:
-        self._policy = policy
         self._reads = reads
         self._actions = actions
+        self._writes = writes
         super().__init__(
             location,
             auth_handler=NoHandshake(),
@@ -79,12 +79,11 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
         reader: fl.MetadataRecordBatchReader,
         writer: fl.FlightMetadataWriter,
     ) -> None:
-        """Refuse: this server does not write. A reader hears first that readers may not."""
+        """See `Writes.put`; answers the receipt as JSON."""
         request = request_of(context)
         with boundary(request.id):
-            project = _written_project(descriptor)
-            self._policy.authorise(request.principal, project, Role.DEVELOPER)
-            raise InvalidRequestError("this server does not write", code="unsupported")
+            receipt = self._writes.put(request, descriptor, reader)
+            writer.write(pa.py_buffer(encode_object(receipt.to_object())))
 
     def do_exchange(
         self,
@@ -106,9 +105,3 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
     def list_actions(self, context: fl.ServerCallContext) -> list[tuple[str, str]]:
         """The actions and what each gives."""
         return list(ACTIONS.items())
-
-
-def _written_project(descriptor: fl.FlightDescriptor) -> str:
-    if descriptor.descriptor_type == fl.DescriptorType.PATH and descriptor.path:
-        return validate_name(descriptor.path[0].decode("utf-8", "replace"), "project")
-    return required_name(decode_object(descriptor.command or b"", "descriptor"), "project")

@@ -104,6 +104,8 @@ class ManifestRow:
     last_updated: str | None
     size_bytes: int | None
     versions: int | None
+    original_file_sha: str | None
+    original_format: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +286,8 @@ def _manifest_row(name: str, row: Any) -> ManifestRow:
         last_updated=_text(row.get("last_updated")),
         size_bytes=_count(row.get("size_bytes")),
         versions=_count(row.get("version_count")),
+        original_file_sha=_text(row.get("original_file_sha")),
+        original_format=_text(row.get("original_format")),
     )
 
 
