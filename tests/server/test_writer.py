@@ -298,5 +298,21 @@ def test_a_commit_whose_object_is_not_there_yet_is_not_made_current(basic: Place
             (FIXTURES / "store-basic/storage/study-001/datom/dm/.metadata" / key).read_bytes()
         )
     (basic.objects / "dm" / f"{content.data_sha}.parquet").unlink()
-    basic.writer.reconcile(thorough=True)
+    acts = [act for act in basic.writer.reconcile(thorough=True) if act.key.startswith("dm/")]
+    assert [(act.key, act.done) for act in acts] == [(f"dm/{content.data_sha}.parquet", False)]
     assert basic.catalog.resolve("dm", Kind.TABLE) == before
+
+
+def test_a_sets_payload_comes_back_from_git(tmp_path: Path) -> None:
+    place = Place(tmp_path, "store-product")
+    before = place.state
+    current = place.catalog.resolve("study001-adam", Kind.SET)
+    (place.objects / "study001-adam" / f"{current.data_sha}.json").unlink()
+    place.writer.reconcile(thorough=True)
+    assert place.state == before
+
+
+def test_what_differs_from_git_is_named(basic: Place) -> None:
+    assert set().union(*basic.writer.differing().values()) == set()
+    (basic.objects / "dm" / ".metadata" / "metadata.json").unlink()
+    assert basic.writer.differing("dm") == {"dm": ["dm/.metadata/metadata.json"]}

@@ -145,7 +145,8 @@ class Actions:
 
     def _validate(self, request: Request, body: Body) -> Results:
         name = required_name(body, "table") if body.get("table") is not None else None
-        for finding in findings(self._catalog(request, body), name):
+        catalog = self._catalog(request, body)
+        for finding in [*findings(catalog, name), *self._writes.agreement(catalog.project, name)]:
             yield {
                 "table": finding.table,
                 "version": finding.version,

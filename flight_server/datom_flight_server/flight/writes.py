@@ -23,9 +23,10 @@ from datom_flight.protocol.writes import (
 
 from ..auth.base import Authenticator, Policy
 from ..metadata.documents import lineage_union
-from ..model import Kind, Role
+from ..model import Kind, Project, Role
 from ..versions.projects import Projects
 from ..versions.spool import Spool
+from ..versions.validation import Finding
 from ..versions.writer import TableContent, author_of
 from ..versions.writers import Writers
 from .middleware import Request
@@ -125,6 +126,14 @@ class Writes:
         )
         catalog.refresh(name)
         return receipt
+
+    def agreement(self, project: Project, name: str | None) -> Iterator[Finding]:
+        """Whether the storage's documents say what git's do, of each artifact; nothing where git is not known here."""
+        if project.repository is None:
+            return
+        for artifact, keys in self._writers.writer(project).differing(name).items():
+            detail = "not as git has it: " + ", ".join(keys) if keys else "the storage says what git says"
+            yield Finding(artifact, None, "git", not keys, detail)
 
     @contextmanager
     def _place(self) -> Iterator[None]:

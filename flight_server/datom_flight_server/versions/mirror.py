@@ -29,10 +29,16 @@ _ROUNDS = 20
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One document that was written: its key, and why."""
+    """One document that was written, or that could not be.
+
+    Attributes:
+        reason: why, as a predicate of the key.
+        done: whether it was written.
+    """
 
     key: str
     reason: str
+    done: bool = True
 
 
 class Mirror:
@@ -65,7 +71,7 @@ class Mirror:
                 if not _says(self._stored(key), data):
                     self._store.put(key, data)
             newest = self._repository.fetch()
-            if newest is None or (newest == tip and self._is_mirrored(name, tip)):
+            if newest is None or (newest == tip and not self.differing(name, tip)):
                 return
             tip = newest
         raise UnavailableError(f'"{name}" changes faster than it can be mirrored', code="mirror_pending")
@@ -82,6 +88,10 @@ class Mirror:
             if mirrored.get(name) != row:
                 yield name
 
+    def differing(self, name: str, tip: str) -> list[str]:
+        """The keys of the documents of `name`, the manifest included, that the storage has not as `tip` does."""
+        return [key for key, data in self._documents(name, tip).items() if not _says(self._stored(key), data)]
+
     def repair(self, name: str, tip: str) -> Iterator[Act]:
         """Write what the storage lacks or has otherwise of the documents of `name`, snapshots of all versions included.
 
@@ -94,9 +104,9 @@ class Mirror:
         current = Current.read(name, partial(self._repository.read, tip))
         if not self._payload_is_there(current):
             restored = self._restored_set(current, tip)
-            if restored is None:
-                return
             yield restored
+            if not restored.done:
+                return
         yield from self._repair_snapshots(name, tip, current)
         for key, data in self._documents(name, tip).items():
             stored = self._stored(key)
@@ -120,9 +130,6 @@ class Mirror:
     def _documents(self, name: str, tip: str) -> dict[str, bytes]:
         read = partial(self._repository.read, tip)
         return storage_documents(name, read, self._commits_of(name, tip, Current.read(name, read)))
-
-    def _is_mirrored(self, name: str, tip: str) -> bool:
-        return all(_says(self._stored(key), data) for key, data in self._documents(name, tip).items())
 
     def _commits_of(self, name: str, tip: str, current: Current) -> Mapping[str, str]:
         """The commit each version came with: as known, as the mirror records, else as git's log tells."""
@@ -157,13 +164,14 @@ class Mirror:
             return False
         return True
 
-    def _restored_set(self, current: Current, tip: str) -> Act | None:
-        """A set's payload, which git holds too, put back; None for a table, or when git has another one."""
-        payload = self._repository.read(tip, set_path(current.name))
+    def _restored_set(self, current: Current, tip: str) -> Act:
+        """The payload of a set, which git holds too, put back; one of a table cannot be."""
         document = current.metadata or {}
+        kind = Kind(document.get("kind", Kind.TABLE.value))
+        key = layout.payload_key(current.name, kind, str(document.get("data_sha")))
+        payload = self._repository.read(tip, set_path(current.name))
         if payload is None or hashlib.sha256(payload).hexdigest() != document.get("document_sha"):
-            return None
-        key = layout.payload_key(current.name, Kind.SET, str(document.get("data_sha")))
+            return Act(key, "is not in the storage, so its version was not made current there", done=False)
         self._store.put(key, payload)
         return Act(key, "was missing")
 

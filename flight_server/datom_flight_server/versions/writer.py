@@ -170,6 +170,22 @@ class Writer:
                 self._unmirrored.discard(name)
             return acts
 
+    def differing(self, name: str | None = None) -> dict[str, list[str]]:
+        """What the storage has not as git does: the keys of documents, by artifact; none where the two agree.
+
+        Args:
+            name: only that one; None is all that git has.
+
+        Raises:
+            DatomError: the storage's or the remote's errors.
+        """
+        with self._lock:
+            tip = self._repository.fetch()
+            held = [] if tip is None else self._mirror.artifacts(tip)
+            if tip is None or (name is not None and name not in held):
+                return {}
+            return {each: self._mirror.differing(each, tip) for each in held if name in (None, each)}
+
     def _write(
         self,
         name: str,

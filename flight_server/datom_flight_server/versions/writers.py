@@ -89,13 +89,22 @@ class Writers:
 
     def _reconcile(self, project: Project) -> None:
         try:
-            for act in self.writer(project).reconcile(thorough=project.name not in self._reconciled):
-                _log.warning("project %s: %s %s, written as git has it", project.name, act.key, act.reason)
+            acts = self.writer(project).reconcile(thorough=project.name not in self._reconciled)
         except DatomError as error:
-            problem = f"project {project.name}: storage may lag behind git: {error.code}: {error.message}"
-            if self._problems.get(project.name) != problem:
-                _log.warning("%s", problem)
-            self._problems[project.name] = problem
+            self._note(project, f"storage may lag behind git: {error.code}: {error.message}")
             return
-        self._problems.pop(project.name, None)
+        for act in acts:
+            if act.done:
+                _log.warning("project %s: %s %s, written as git has it", project.name, act.key, act.reason)
+        self._note(project, "; ".join(f"{act.key} {act.reason}" for act in acts if not act.done))
         self._reconciled.add(project.name)
+
+    def _note(self, project: Project, problem: str) -> None:
+        """Keep what is wrong with `project` now, or that nothing is, and log it once."""
+        if not problem:
+            self._problems.pop(project.name, None)
+            return
+        sentence = f"project {project.name}: {problem}"
+        if self._problems.get(project.name) != sentence:
+            _log.warning("%s", sentence)
+        self._problems[project.name] = sentence
