@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import threading
 
@@ -16,9 +15,9 @@ from .flight.streams import Streams
 from .flight.writes import Writes
 from .governance.configured import project_source
 from .management import Management
-from .metadata.bare import BareRepository
 from .metrics import Metrics
-from .model import RepositoryAccess, Role
+from .model import Role
+from .repositories import Repositories
 from .settings import Settings
 from .sql.where import WhereCompiler
 from .stores import Stores
@@ -45,7 +44,8 @@ class App:
         self._metrics = Metrics(lambda: self._streams.open)
         self._server: DatomFlightServer | None = None
         self._probes: list[Health | Management] = []
-        self._writers = Writers(lambda: self._source.projects().values(), self._open_repository, self._stores.open)
+        repositories = Repositories(settings.cache.directory / "repositories")
+        self._writers = Writers(lambda: self._source.projects().values(), repositories.open, self._stores.open)
         self._reachability = Reachability(lambda: self._source.projects().values(), self._stores.open)
 
     def start(self) -> str:
@@ -118,8 +118,3 @@ class App:
             probe.close()
         self._where.close()
         return ended
-
-    def _open_repository(self, access: RepositoryAccess) -> BareRepository:
-        place = hashlib.sha256(f"{access.url}\n{access.branch}".encode()).hexdigest()[:16]
-        directory = self._settings.cache.directory / "repositories" / place
-        return BareRepository(access.url, access.token, access.branch, directory)

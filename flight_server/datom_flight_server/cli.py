@@ -168,6 +168,30 @@ def check(config: Path) -> None:
         sys.exit(1)
 
 
+@main.command()
+@_config
+@click.argument("projects", nargs=-1, metavar="[PROJECT]...")
+def repair(config: Path, projects: tuple[str, ...]) -> None:
+    """Write what git has and the storage lacks, or has otherwise; data is never touched."""
+    from .repair import repair as repaired
+
+    written = failed = 0
+    with _ending():
+        for project, outcome in repaired(Settings.load(config, os.environ), projects):
+            if isinstance(outcome, DatomError):
+                failed += 1
+                _complain(f"{project}: {outcome}")
+            elif outcome.done:
+                written += 1
+                click.echo(f"{project}: {outcome.key} {outcome.reason}: written")
+            else:
+                failed += 1
+                _complain(f"{project}: {outcome.key} {outcome.reason}")
+        click.echo(f"{written} documents written", err=True)
+        if failed:
+            _end(1)
+
+
 @main.group()
 def token() -> None:
     """Make tokens."""
