@@ -77,22 +77,23 @@ def test_a_clock_a_little_behind_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize(
-    "token",
+    ("changes", "secret", "algorithm"),
     [
-        jwt.encode(claims(), "the secret of somebody else, also of good length", algorithm="HS256"),
-        jwt.encode(claims(), SECRET * 2, algorithm="HS512"),
-        jwt.encode(claims(), "", algorithm="none"),
-        jwt.encode(claims(iss="somebody"), SECRET, algorithm="HS256"),
-        jwt.encode(claims(aud="somebody"), SECRET, algorithm="HS256"),
-        jwt.encode(claims(role="owner"), SECRET, algorithm="HS256"),
-        jwt.encode(claims(role=["reader"]), SECRET, algorithm="HS256"),
-        jwt.encode(claims(projects="STUDY_001"), SECRET, algorithm="HS256"),
-        jwt.encode(claims(projects=[1]), SECRET, algorithm="HS256"),
-        jwt.encode(claims(sub=""), SECRET, algorithm="HS256"),
-        *(jwt.encode(claims(**{key: None}), SECRET, algorithm="HS256") for key in claims()),
+        ({}, "the secret of somebody else, also of good length", "HS256"),
+        ({}, SECRET * 2, "HS512"),
+        ({}, "", "none"),
+        ({"iss": "somebody"}, SECRET, "HS256"),
+        ({"aud": "somebody"}, SECRET, "HS256"),
+        ({"role": "owner"}, SECRET, "HS256"),
+        ({"role": ["reader"]}, SECRET, "HS256"),
+        ({"projects": "STUDY_001"}, SECRET, "HS256"),
+        ({"projects": [1]}, SECRET, "HS256"),
+        ({"sub": ""}, SECRET, "HS256"),
+        *(({key: None}, SECRET, "HS256") for key in ("iss", "sub", "role", "iat", "exp", "jti")),
     ],
 )
-def test_a_token_of_somebody_else_says_so(token: str) -> None:
+def test_a_token_of_somebody_else_says_so(changes: dict[str, object], secret: str, algorithm: str) -> None:
+    token = jwt.encode(claims(**changes), secret, algorithm=algorithm)
     assert refusal(token).message == "the token is not one of this server"
 
 
