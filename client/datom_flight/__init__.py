@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         VersionError,
     )
     from .reads import DatomWarning, Scan
-    from .results import Finding, Identity, ProjectInfo, ProjectSummary, TableInfo, Version
+    from .results import Finding, Identity, ProjectInfo, ProjectSummary, TableInfo, Version, WriteReceipt
     from .sets import DatomSet, Member, MemberId
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "UnavailableError",
     "Version",
     "VersionError",
+    "WriteReceipt",
     "connect",
 ]
 
@@ -65,7 +66,7 @@ _HOMES = {
     "opening": ("connect",),
     "pins": ("Pin", "PinnedTable"),
     "reads": ("DatomWarning", "Scan"),
-    "results": ("Finding", "Identity", "ProjectInfo", "ProjectSummary", "TableInfo", "Version"),
+    "results": ("Finding", "Identity", "ProjectInfo", "ProjectSummary", "TableInfo", "Version", "WriteReceipt"),
     "sets": ("DatomSet", "Member", "MemberId"),
 }
 

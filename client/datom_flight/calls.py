@@ -21,13 +21,14 @@ U = TypeVar("U")
 
 ACTION_SECONDS = 30.0
 STREAM_SECONDS = 300.0
+WRITE_SECONDS = 3600.0
 
 RETRY_SECONDS = 10.0
 """How long one server is asked again and again; what fails after more than that has been waited for enough."""
 
 _MORE_ATTEMPTS = 4
 _MAX_THREADS = 64
-_LONG_ACTIONS = frozenset({"datom.validate"})
+_LONG_ACTIONS = frozenset({"datom.validate", "datom.write_set"})
 
 
 class Calls:
@@ -44,15 +45,20 @@ class Calls:
         if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0):
             raise InvalidRequestError(f'timeout "{timeout}" is not a number of seconds above 0')
         self.replicas = replicas
+        self.replicas.authorisation.token = credential.token
         self._credential = credential
         self._timeout = timeout
         # Calls run in threads of their own, because pyarrow's cannot be interrupted: Ctrl-C ends the wait at once.
         self._threads = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="datom-flight")
 
     def authorised_by(self, credential: Credential) -> Calls:
-        """The same calls with another credential; closing either closes both."""
+        """The same calls with another credential; closing either closes both.
+
+        Calls that others make with the Flight clients carry the new one.
+        """
         other = copy(self)
         other._credential = credential
+        self.replicas.authorisation.token = credential.token
         return other
 
     def close(self) -> None:
@@ -65,7 +71,7 @@ class Calls:
 
         Entries of `body` that are None are left out.
         """
-        action = fl.Action(name, encode_object({key: value for key, value in body.items() if value is not None}))
+        action = fl.Action(name, encode_request(body, name))
 
         def call(replica: Replica, options: fl.FlightCallOptions) -> list[bytes]:
             return [result.body.to_pybytes() for result in replica.client.do_action(action, options)]
@@ -134,11 +140,10 @@ class Calls:
         token: str | None,
     ) -> T:
         replica = replica or self.replicas.current()
-        headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
-        options = fl.FlightCallOptions(timeout=self._timeout or seconds, headers=headers)
+        options = fl.FlightCallOptions(timeout=self._timeout or seconds)
         # Raised outside the handlers: as a context, Flight's error would keep its frames and their batches alive.
         try:
-            return self._threads.submit(call, replica, options).result()
+            return self._threads.submit(self._carrying, token, call, replica, options).result()
         except DatomError as error:
             failure = error
         except TRANSPORT_ERRORS as error:
@@ -146,6 +151,16 @@ class Calls:
         if failure.retryable:
             self.replicas.leave(replica)
         raise failure
+
+    def _carrying(
+        self,
+        token: str | None,
+        call: Callable[[Replica, fl.FlightCallOptions], T],
+        replica: Replica,
+        options: fl.FlightCallOptions,
+    ) -> T:
+        with self.replicas.authorisation.carrying(token):
+            return call(replica, options)
 
 
 def concurrently(function: Callable[[T], U], items: Iterable[T], most: int) -> list[U]:
@@ -155,6 +170,19 @@ def concurrently(function: Callable[[T], U], items: Iterable[T], most: int) -> l
         return list(threads.map(function, items))
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
+
+
+def encode_request(body: Mapping[str, Any], what: str) -> bytes:
+    """`body` as JSON, entries that are None left out.
+
+    Raises:
+        InvalidRequestError: ``invalid_argument``: it holds a value that JSON does not have.
+    """
+    try:
+        return encode_object({key: value for key, value in body.items() if value is not None})
+    except (TypeError, ValueError) as error:
+        reason = str(error)
+    raise InvalidRequestError(f"{what} cannot be sent as JSON: {reason}", hint="give texts, numbers, lists and dicts")
 
 
 def decode_answer(data: bytes, what: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from . import text
 from .calls import Calls, concurrently
 from .pins import Pin
 from .protocol.errors import DatomError, InvalidRequestError, NotFoundError, StoredDataError, VersionError
+from .protocol.names import validate_name
 from .reads import Instant, Reads, Scan, Selection
 from .results import (
     Finding,
@@ -27,9 +28,12 @@ from .results import (
     TableInfo,
     Tables,
     Version,
+    WriteReceipt,
 )
 from .sets import DatomSet, Member
+from .sources import RowSource
 from .streams import Plan
+from .uploads import upload, write_request
 
 _CONCURRENT_LOOKUPS = 8
 
@@ -62,7 +66,10 @@ class Connection:
 
     @property
     def flight(self) -> fl.FlightClient:
-        """The Flight client of the replica in use; calls made with it are the caller's own affair."""
+        """The Flight client of the replica in use.
+
+        Calls made with it carry the connection's token; deadlines, retries and errors are the caller's own affair.
+        """
         return self._calls.replicas.current().client
 
     def close(self) -> None:
@@ -310,6 +317,82 @@ class Connection:
         else:
             selections = [self._select(pin_or_name, version)]
         return Findings(verify(self._reads, selection) for selection in selections)
+
+    # Writing.
+
+    def write(
+        self,
+        name: str,
+        data: object,
+        *,
+        message: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        parents: Sequence[Mapping[str, Any] | str] | None = None,
+        expected: str | None = None,
+    ) -> WriteReceipt:
+        """Make `data` the current version of a table, all of it or nothing.
+
+        Content that is current already is not written again. After a passing failure the rows are sent again, unless
+        they came as a stream of more than 16 MiB.
+
+        Args:
+            data: a table, record batch or reader of pyarrow, or anything with ``__arrow_c_stream__``, such as a data
+                frame of pandas or polars. A reader is sent batch by batch, whatever its length.
+            message: of the commit; None is ``Update NAME``.
+            metadata: kept with the version as ``custom``.
+            parents: what the rows were derived from: entries as `parents` gives them, or ``"TABLE@VERSION"`` and
+                ``"PROJECT/TABLE@VERSION"``, where a unique prefix of the version will do.
+            expected: the full id that must be the current version, or ``""`` for a table that must not exist yet.
+
+        Raises:
+            PermissionDeniedError: ``permission_denied``: the role is ``reader``.
+            ConflictError: ``conflict``: the current version is not `expected`, but ``fields["current"]``.
+            InvalidRequestError: ``not_hashable``, with all such columns; ``invalid_argument``, ``invalid_name``,
+                ``kind_mismatch``, ``too_large``.
+            VersionError: ``version_not_found``, ``version_ambiguous``: of a parent.
+        """
+        request = write_request(
+            self._project(), name, parents=parents, message=message, metadata=metadata, expected=expected
+        )
+        return upload(self._calls, request, RowSource.of(data))
+
+    def write_imported(
+        self, name: str, data: object, *, file_sha: str, file_format: str, message: str | None = None
+    ) -> WriteReceipt:
+        """As `write`, for rows as they stood in a file: the version records the file and is its own source.
+
+        Args:
+            file_sha: sha256 of the file's bytes, 64 hex digits.
+            file_format: its ending, such as ``csv``.
+        """
+        request = write_request(
+            self._project(), name, message=message, original_file_sha=file_sha, original_format=file_format
+        )
+        return upload(self._calls, request, RowSource.of(data))
+
+    def write_set(
+        self,
+        name: str,
+        members: Iterable[Member | Mapping[str, Any]],
+        *,
+        tags: Mapping[str, str | Sequence[str]] | None = None,
+        message: str | None = None,
+        expected: str | None = None,
+    ) -> WriteReceipt:
+        """Make `members` the current version of a set.
+
+        Args:
+            members: of a `DatomSet`, or ``{"id": {"project", "name", "kind", "version"}, "tags": {…}}`` each.
+            tags: the set's own labels, each a text or several.
+            message, expected: as for `write`.
+
+        Raises:
+            as `write`, and NotFoundError: ``not_found``: the caller may not see a member.
+        """
+        cited = [member.to_wire() if isinstance(member, Member) else member for member in members]
+        body: dict[str, Any] = {"project": self._project(), "table": validate_name(name, "set"), "members": cited}
+        body |= {"tags": tags, "message": message, "expected": expected}
+        return WriteReceipt.from_wire(self._ask("datom.write_set", body))
 
     # How it is done.
 

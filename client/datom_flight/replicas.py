@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import ssl
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow.flight as fl
 
 from .failures import TRANSPORT_ERRORS, to_datom_error
-from .protocol.errors import InvalidRequestError
+from .protocol.errors import DatomError, InvalidRequestError
 
 _OPTIONS = [
     # gRPC waits a second before it tries a lost connection again; a restarted server is back sooner.
@@ -28,14 +29,61 @@ class Replica(NamedTuple):
     client: fl.FlightClient
 
 
+class Authorisation(fl.ClientMiddlewareFactory):  # type: ignore[misc]
+    """Gives every call of the Flight clients its ``authorization`` header, calls that others make included.
+
+    A header that a call's own options hold comes first, and servers heed the first.
+
+    Attributes:
+        token: gives the token of calls outside `carrying`; one that fails sends none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token: Callable[[], str | None] = lambda: None
+        self._thread = threading.local()
+
+    @contextmanager
+    def carrying(self, token: str | None) -> Iterator[None]:
+        """Calls that this thread makes meanwhile carry just `token`; None is no header."""
+        self._thread.held = (token,)
+        try:
+            yield
+        finally:
+            del self._thread.held
+
+    def start_call(self, info: fl.CallInfo) -> fl.ClientMiddleware | None:
+        """See `pyarrow.flight.ClientMiddlewareFactory`."""
+        held: tuple[str | None] | None = getattr(self._thread, "held", None)
+        try:
+            token = held[0] if held is not None else self.token()
+        except DatomError:
+            # Nothing may be raised here; the server will say that the call has no token.
+            return None
+        return _Header(token) if token else None
+
+
+class _Header(fl.ClientMiddleware):  # type: ignore[misc]
+    def __init__(self, token: str) -> None:
+        super().__init__()
+        self._token = token
+
+    def sending_headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self._token}"}
+
+
 class Replicas:
     """Servers that give the same answers. Calls go to one of them until it fails, then to the next.
 
     Safe to use from many threads.
+
+    Attributes:
+        authorisation: what the clients' calls carry.
     """
 
     def __init__(self, urls: Sequence[str], tls_root_certs: str | os.PathLike[str] | bytes | None = None) -> None:
         self.urls = tuple(urls)
+        self.authorisation = Authorisation()
         self._root_certs = tls_root_certs
         self._lock = threading.Lock()
         self._clients: dict[str, fl.FlightClient] = {}
@@ -76,7 +124,9 @@ class Replicas:
         if url.startswith("grpc+tls"):
             certificates = _system_certificates() if self._root_certs is None else _pem(self._root_certs)
         try:
-            return fl.FlightClient(url, tls_root_certs=certificates, generic_options=_OPTIONS)
+            return fl.FlightClient(
+                url, tls_root_certs=certificates, middleware=[self.authorisation], generic_options=_OPTIONS
+            )
         except TRANSPORT_ERRORS as error:
             failure = to_datom_error(error, url)
         raise failure

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, SupportsIndex, TypeVar, overload
 
 from . import text
+from .protocol import writes
 from .protocol.errors import InternalError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ class TableInfo:
         version, data_sha: of the current version.
         last_updated: UTC.
         versions: how many there are.
+        original_file_sha, original_format: sha256 and kind of the file that an imported table was read from.
     """
 
     name: str
@@ -127,6 +129,8 @@ class TableInfo:
     size_bytes: int | None
     last_updated: datetime | None
     versions: int | None
+    original_file_sha: str | None = None
+    original_format: str | None = None
 
     @classmethod
     def from_wire(cls, body: Mapping[str, Any]) -> TableInfo:
@@ -139,6 +143,8 @@ class TableInfo:
             size_bytes=body.get("size_bytes"),
             last_updated=parse_timestamp(body.get("last_updated")),
             versions=body.get("versions"),
+            original_file_sha=body.get("original_file_sha"),
+            original_format=body.get("original_format"),
         )
 
 
@@ -260,6 +266,47 @@ class ProjectSummary:
                 ("Last updated", text.instant(self.last_updated)),
             ],
         )
+
+
+class WriteReceipt(writes.WriteReceipt):
+    """What a write did.
+
+    Attributes:
+        table: the table or set.
+        version: the version that is current now, its full id.
+        parquet_sha: names the stored bytes (of a set: its document).
+        commit: of the data repository; None when nothing was written.
+        action: ``full``, ``metadata_only`` (the rows are those of the version before), or ``none`` (nothing changed).
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def from_wire(cls, body: Mapping[str, Any]) -> Self:
+        """The receipt in `body`."""
+        for key in ("table", "version", "data_sha", "action"):
+            required(body, key)
+        return cls.from_object(body)
+
+    def __str__(self) -> str:
+        return text.card(
+            "datom write",
+            [
+                ("Table", text.clean(self.table)),
+                ("Version", text.clean(self.version)),
+                ("Data", text.clean(self.data_sha)),
+                ("Parquet", text.clean(self.parquet_sha)),
+                ("Commit", text.clean(self.commit)),
+                ("Action", _ACTIONS.get(self.action, text.clean(self.action))),
+            ],
+        )
+
+
+_ACTIONS = {
+    "full": "full: a new version with new data",
+    "metadata_only": "metadata_only: a new version of the same data",
+    "none": "none: this is the current version already",
+}
 
 
 class Projects(Listing[ProjectInfo]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from . import text
@@ -40,6 +40,10 @@ class Member:
             MemberId(*(required(ident, key) for key in ("project", "name", "kind", "version"))),
             _tags(body.get("tags")),
         )
+
+    def to_wire(self) -> dict[str, Any]:
+        """The member as `from_wire` reads it."""
+        return {"id": asdict(self.id), **({"tags": self.tags} if self.tags is not None else {})}
 
 
 class Members(Listing[Member]):

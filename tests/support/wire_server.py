@@ -17,8 +17,16 @@ import pyarrow as pa
 import pyarrow.flight as fl
 
 from datom_flight.identity import data_sha
-from datom_flight.protocol.errors import AuthenticationError, DatomError, NotFoundError, VersionError
+from datom_flight.protocol.errors import (
+    AuthenticationError,
+    ConflictError,
+    DatomError,
+    NotFoundError,
+    UnavailableError,
+    VersionError,
+)
 from datom_flight.protocol.messages import EndRecord, ReadRequest, decode_object, encode_object
+from datom_flight.protocol.writes import WriteEnd, WriteReceipt, WriteRequest
 
 BATCH_ROWS = 10
 
@@ -43,6 +51,8 @@ class Faults:
         cut_after: likewise, the stream ending as if it were whole, without an end record.
         ends: what to make of a stream's end record.
         stall_after: batches after which a stream waits until `release` is set.
+        refuse_after: batches of a write after which the second of the pair is raised.
+        lose_receipt: writes whose receipt is not sent: how such a call ends, None being as if all were well.
     """
 
     refusals: list[Exception] = field(default_factory=list)
@@ -50,6 +60,8 @@ class Faults:
     cut_after: list[int | None] = field(default_factory=list)
     stall_after: list[int | None] = field(default_factory=list)
     ends: list[Callable[[EndRecord], EndRecord]] = field(default_factory=list)
+    refuse_after: list[tuple[int, DatomError]] = field(default_factory=list)
+    lose_receipt: list[DatomError | None] = field(default_factory=list)
     release: threading.Event = field(default_factory=threading.Event)
 
 
@@ -74,6 +86,8 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
         answers: fixed results of other actions.
         warnings: attached to every `FlightInfo`.
         cancelled: set when a client gave up a stream before its end.
+        writes: the request of every write that came whole, and its batches.
+        largest: bytes of the largest batch written.
     """
 
     def __init__(
@@ -88,6 +102,8 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
         self.session_seconds: str | None = None
         self.warnings: list[str] = []
         self.cancelled = threading.Event()
+        self.writes: list[tuple[WriteRequest, list[pa.RecordBatch]]] = []
+        self.largest = 0
         self._streams = streams
         self._batch_rows = batch_rows
         self._tables: dict[tuple[str, str], list[StoredVersion]] = {}
@@ -134,6 +150,23 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
         )
         return [fl.Result(encode_object(row)) for row in answer]
 
+    def do_put(
+        self,
+        context: fl.ServerCallContext,
+        descriptor: fl.FlightDescriptor,
+        reader: fl.MetadataRecordBatchReader,
+        writer: fl.FlightMetadataWriter,
+    ) -> None:
+        receipt = self._answer(
+            context, "DoPut", descriptor.command, lambda body: self._write(descriptor.command, reader)
+        )
+        if self.faults.lose_receipt:
+            lost = self.faults.lose_receipt.pop(0)
+            if lost is not None:
+                raise on_the_wire(lost)
+            return
+        writer.write(encode_object(receipt.to_object()))
+
     def _answer(
         self, context: fl.ServerCallContext, method: str, data: bytes, respond: Callable[[dict[str, Any]], Any]
     ) -> Any:
@@ -173,6 +206,36 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
         if name in self.answers:
             return self.answers[name]
         raise DatomError.of("unsupported", f'no action "{name}"')
+
+    def _write(self, command: bytes, reader: fl.MetadataRecordBatchReader) -> WriteReceipt:
+        request = WriteRequest.from_json(command)
+        refuse_after, refusal = self.faults.refuse_after.pop(0) if self.faults.refuse_after else (None, None)
+        stall_after = self.faults.stall_after.pop(0) if self.faults.stall_after else None
+        batches: list[pa.RecordBatch] = []
+        end = None
+        for chunk in reader:
+            if chunk.data.num_rows:
+                batches.append(chunk.data)
+                self.largest = max(self.largest, pa.ipc.get_record_batch_size(chunk.data))
+            end = chunk.app_metadata and WriteEnd.from_json(chunk.app_metadata.to_pybytes())
+            if len(batches) == refuse_after and refusal is not None:
+                raise refusal
+            if len(batches) == stall_after:
+                self.faults.release.wait()
+        if end != WriteEnd(sum(batch.num_rows for batch in batches)):
+            self.cancelled.set()
+            raise UnavailableError("the rows ended before their end record", code="truncated")
+        self.writes.append((request, batches))
+        history = self._tables.get((request.project, request.table), [])
+        current = history[-1].version if history else ""
+        if request.expected not in (None, current):
+            raise ConflictError("somebody else wrote first", fields={"current": current})
+        rows = pa.Table.from_batches(batches, reader.schema).unify_dictionaries()
+        if history and data_sha(rows) == history[-1].data_sha:
+            stored, commit, action = history[-1], None, "none"
+        else:
+            stored, commit, action = self.put(request.table, rows, request.project), "c" * 40, "full"
+        return WriteReceipt(request.table, stored.version, stored.data_sha, stored.data_sha[::-1], commit, action)
 
     def _resolve(self, request: ReadRequest) -> StoredVersion:
         history = self._tables.get((request.project, request.table))
