@@ -83,6 +83,7 @@ COLUMNS: dict[str, tuple[pa.DataType, list[Any]]] = {
     "db": (pa.date32(), _DAYS),
     "t": (pa.timestamp("us"), _with_subseconds(_TIMES)),
     "ts": (pa.timestamp("s"), _TIMES),
+    "q": (pa.float64(), [0.0, 1.0, float("nan")]),
     "tn": (pa.timestamp("ns"), _with_subseconds(_TIMES)),
     "tz": (pa.timestamp("us", "UTC"), [value.replace(tzinfo=UTC) for value in _with_subseconds(_TIMES)]),
     "tb": (pa.timestamp("ms", "Europe/Berlin"), [value.replace(tzinfo=UTC) for value in _TIMES]),
@@ -181,7 +182,7 @@ def floats(draw: st.DrawFn, depth: int = 2) -> str:
         choices += ["arithmetic", "quotient", "function", "digits", "cast", "choice"]
     match draw(st.sampled_from(choices)):
         case "column":
-            return draw(st.sampled_from(["f32", "f64", "g64"]))
+            return draw(st.sampled_from(["f32", "f64", "g64", "q", "(q / 0)"]))
         case "literal":
             return draw(float_literal)
         case "arithmetic":

@@ -198,45 +198,49 @@ def one_of(value: Term, options: Sequence[Term], node: Node, guard: Code | None 
     if value.is_null or pa.types.is_null(kind):
         return constant(pa.scalar(None, pa.bool_()), node)
     _check_comparable(kind, node)
-    if value.constant is not None or is_float(kind) or any(option.constant is None for option in options):
+    if value.constant is not None or any(option.constant is None for option in options):
         return _any_equal(value, options, kind, node, guard)
     known = [option for option in options if not option.is_null]
-    held, values = _option_values(value, known, kind, guard)
-    if held is None:
-        return _any_equal(value, options, kind, node, guard)
+    if not is_float(kind) and not is_text(kind) and _span(value.type) is not None:
+        held, values = value, _values_of_type(known, value.type, kind)
+    else:
+        held = converted(value, kind, guard)
+        scalars = [option.constant for option in (converted(option, kind) for option in known)]
+        values = _array([held for held in scalars if held is not None], kind)
     found = call("is_in", held.code, value_set=values)
+    wants_nan = is_float(kind) and any(math.isnan(option) for option in values.to_pylist())
+    if wants_nan:
+        # the lookup tells one NaN from another
+        found = call("or_kleene", call("is_nan", held.code), found)
     otherwise = scalar(None if len(known) < len(options) else False, pa.bool_())
     answer = call("if_else", found, scalar(True), otherwise)
     code = call("if_else", call("is_valid", held.code), answer, scalar(None, pa.bool_()))
-    prunes = value.column is not None and held.column is not None
+    prunes = held.column is not None and not wants_nan
     return derived(code, pa.bool_(), node, [held], pruning=found if prunes else None)
 
 
-def _option_values(
-    value: Term, options: Sequence[Term], kind: pa.DataType, guard: Code | None
-) -> tuple[Term | None, pa.Array]:
-    """What to look for among which values: `value` as it is stored when its own type can say every option."""
-    span = _span(value.type)
-    if span is None or is_text(kind):
-        held = converted(value, kind, guard)
-        texts = [converted(option, kind).constant for option in options]
-        return held, pa.array([text.as_py() for text in texts if text is not None], kind)
-    scalars = []
+def _values_of_type(options: Sequence[Term], stored: pa.DataType, kind: pa.DataType) -> pa.Array:
+    """The options that a value of the type `stored` can be equal to, as such values."""
+    span = _span(stored)
+    values = []
     for option in options:
         exact = _seconds_or_number(converted(option, kind) if is_text(option.type) else option)
-        if exact is None:
-            return None, pa.array([], value.type)
-        ticks = exact / span.tick
-        if ticks.denominator == 1 and span.low <= ticks <= span.high:
-            scalars.append(span.make(int(ticks)))
-    return value, _array(scalars, value.type)
+        if span is not None and exact is not None:
+            ticks = exact / span.tick
+            if ticks.denominator == 1 and span.low <= ticks <= span.high:
+                values.append(span.make(int(ticks)))
+    return _array(values, stored)
 
 
 def _array(scalars: Sequence[pa.Scalar], kind: pa.DataType) -> pa.Array:
     if is_moment(kind) or pa.types.is_duration(kind) or pa.types.is_time(kind):
         raw = _raw_type(kind)
         return pa.array([held.cast(raw).as_py() for held in scalars], raw).cast(kind)
-    return pa.array([held.as_py() for held in scalars], kind)
+    values = [held.as_py() for held in scalars]
+    if is_float(kind) and 0.0 in values:
+        # the lookup tells the two zeros apart
+        values += [0.0, -0.0]
+    return pa.array(values, kind)
 
 
 def _any_equal(value: Term, options: Sequence[Term], kind: pa.DataType, node: Node, guard: Code | None) -> Term:

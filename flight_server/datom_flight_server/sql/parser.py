@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import duckdb
 
@@ -14,7 +14,7 @@ from datom_flight.protocol.errors import InvalidRequestError
 
 Node = Mapping[str, Any]
 
-MAX_TEXT_BYTES = 1024 * 1024
+MAX_TEXT_BYTES = 512 * 1024
 MAX_TOKENS = 30_000
 MAX_DEPTH = 100
 
@@ -37,19 +37,21 @@ class Source:
 
     text: str
 
-    def refuse(
+    def error(
         self, message: str, offset: int | None, *, length: int = 0, hint: str = "", code: str | None = None
-    ) -> NoReturn:
-        """Raise `InvalidRequestError` for the place at `offset`, in bytes of UTF-8; None names no place."""
+    ) -> InvalidRequestError:
+        """The `InvalidRequestError` for the place at `offset`, in bytes of UTF-8; None names no place."""
         if offset is None:
-            raise InvalidRequestError(f"where: {message}", hint=hint, code=code)
+            return InvalidRequestError(f"where: {message}", hint=hint, code=code)
         data = self.text.encode()
         before = data[:offset].decode(errors="ignore")
         line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
         fields: dict[str, Any] = {"position": len(before) + 1, "line": line, "column": column}
         if length:
             fields["text"] = data[offset : offset + length].decode(errors="ignore")[:200]
-        raise InvalidRequestError(f"where, line {line} column {column}: {message}", hint=hint, code=code, fields=fields)
+        return InvalidRequestError(
+            f"where, line {line} column {column}: {message}", hint=hint, code=code, fields=fields
+        )
 
 
 class ExpressionParser:
@@ -79,14 +81,18 @@ class ExpressionParser:
                 ``too_large`` when it is over `MAX_TEXT_BYTES`, `MAX_TOKENS` or `MAX_DEPTH`.
         """
         check_tokens(source)
-        with self._lock:
-            row = self._connection.execute("SELECT json_serialize_sql($1)", [_BEFORE + source.text + _AFTER]).fetchone()
+        try:
+            with self._lock:
+                self._connection.execute("SELECT json_serialize_sql($1)", [_BEFORE + source.text + _AFTER])
+                row = self._connection.fetchone()
+        except duckdb.Error as error:
+            raise source.error(f"cannot be parsed: {str(error).splitlines()[0][:200]}", None) from None
         try:
             answer = json.loads(row[0]) if row else {}
         except RecursionError:
-            _too_deep(source, None)
+            raise _too_deep(source, None) from None
         if answer.get("error", True):
-            _refuse_syntax(source, answer)
+            raise _syntax_error(source, answer)
         return _only_expression(source, answer)
 
 
@@ -109,33 +115,37 @@ def check_tokens(source: Source) -> None:
     try:
         data = source.text.encode()
     except UnicodeEncodeError:
-        source.refuse("the text is not Unicode", None)
+        raise source.error("the text is not Unicode", None) from None
     if len(data) > MAX_TEXT_BYTES:
-        source.refuse(f"the text has {len(data)} bytes, at most {MAX_TEXT_BYTES} are accepted", None, code="too_large")
+        raise source.error(
+            f"the text has {len(data)} bytes, at most {MAX_TEXT_BYTES} are accepted", None, code="too_large"
+        )
     if b"\0" in data:
-        source.refuse("a NUL character cannot be part of an expression", data.index(b"\0"), length=1)
+        raise source.error("a NUL character cannot be part of an expression", data.index(b"\0"), length=1)
     if not source.text.strip():
-        source.refuse("the text is empty", None, hint='write a condition on the columns, like "AGE >= 65"')
+        raise source.error("the text is empty", None, hint='write a condition on the columns, like "AGE >= 65"')
     tokens = duckdb.tokenize(source.text)
     if len(tokens) > MAX_TOKENS:
-        source.refuse(f"the text has {len(tokens)} words, at most {MAX_TOKENS} are accepted", None, code="too_large")
+        raise source.error(
+            f"the text has {len(tokens)} words, at most {MAX_TOKENS} are accepted", None, code="too_large"
+        )
     waiting: list[str] = []
     for offset, kind in tokens:
         if kind == duckdb.token_type.comment:
-            source.refuse("a comment cannot be part of an expression", offset, length=2, hint="leave comments out")
+            raise source.error("a comment cannot be part of an expression", offset, length=2, hint="leave comments out")
         if kind != duckdb.token_type.operator:
             continue
         sign = chr(data[offset])
         if sign == ";":
-            source.refuse('";" cannot be part of an expression', offset, length=1, hint="write one expression")
-        elif sign in _CLOSING:
+            raise source.error('";" cannot be part of an expression', offset, length=1, hint="write one expression")
+        if sign in _CLOSING:
             waiting.append(_CLOSING[sign])
             if len(waiting) > MAX_DEPTH:
-                _too_deep(source, offset)
+                raise _too_deep(source, offset)
         elif sign in ")]}" and (not waiting or waiting.pop() != sign):
-            source.refuse(f'"{sign}" closes nothing', offset, length=1)
+            raise source.error(f'"{sign}" closes nothing', offset, length=1)
     if waiting:
-        source.refuse(f'"{waiting[-1]}" is missing at the end', len(data))
+        raise source.error(f'"{waiting[-1]}" is missing at the end', len(data))
 
 
 def _only_expression(source: Source, answer: Mapping[str, Any]) -> Node:
@@ -154,27 +164,28 @@ def _only_expression(source: Source, answer: Mapping[str, Any]) -> Node:
         and table.get("table_name") == "t"
         and not table.get("sample")
         and not table.get("at_clause")
-        and not statements[0].get("named_param_map")
     ):
-        source.refuse("the text is not one expression", None, hint="write one condition, without clauses around it")
+        raise source.error(
+            "the text is not one expression", None, hint="write one condition, without clauses around it"
+        )
     expression: Node = node["where_clause"]
     return expression
 
 
-def _refuse_syntax(source: Source, answer: Mapping[str, Any]) -> NoReturn:
+def _syntax_error(source: Source, answer: Mapping[str, Any]) -> InvalidRequestError:
     message = str(answer.get("error_message", "syntax error"))
     if "expression depth" in message:
-        _too_deep(source, None)
+        return _too_deep(source, None)
     position = str(answer.get("position", ""))
     size = len(source.text.encode())
     offset = min(int(position) - len(_BEFORE), size) if position.isdigit() else None
     # DuckDB names the bracket we put after the text when the text ends too early.
     message = "the expression ends too early" if offset == size else message.splitlines()[0]
-    source.refuse(message, offset, hint="see docs/where.md for what may be written")
+    return source.error(message, offset, hint="see docs/where.md for what may be written")
 
 
-def _too_deep(source: Source, offset: int | None) -> NoReturn:
-    source.refuse(
+def _too_deep(source: Source, offset: int | None) -> InvalidRequestError:
+    return source.error(
         f"the expression is nested more than {MAX_DEPTH} deep",
         offset,
         code="too_large",

@@ -11,12 +11,15 @@ from .comparisons import compare
 from .parser import Node
 from .terms import Code, Refusal, Term, call, constant, derived, scalar
 
+MAX_PATTERN_BYTES = 1000
+
 _ANY, _ONE = object(), object()
 _FLAGS = {"c": "", "i": "i", "s": "s"}
 
 
 def like(text: Term, pattern: str, escape: str, node: Node) -> Term:
     """``text LIKE pattern ESCAPE escape``; without an escape character there is none."""
+    _check_size(pattern, node)
     parts = _parts(pattern, escape, node)
     stretches = [part for part in parts if isinstance(part, str)]
     if _ONE not in parts and len(stretches) == 1:
@@ -73,6 +76,7 @@ def _parts(pattern: str, escape: str, node: Node) -> list[object]:
 
 def matches(text: Term, pattern: str, flags: str, node: Node, *, whole: bool) -> Term:
     """Whether a regular expression (RE2, as in DuckDB) matches somewhere in `text`, or all of it."""
+    _check_size(pattern, node)
     unknown = set(flags) - _FLAGS.keys()
     if unknown:
         raise Refusal(f'"{min(unknown)}" is not an option of a regular expression', node, hint='options: "c", "i", "s"')
@@ -84,6 +88,11 @@ def matches(text: Term, pattern: str, flags: str, node: Node, *, whole: bool) ->
     full = rf"\A{body}\z" if whole else body
     _check_regex(full, node)
     return derived(call("match_substring_regex", text.code, pattern=full), pa.bool_(), node, [text])
+
+
+def _check_size(pattern: str, node: Node) -> None:
+    if len(pattern.encode()) > MAX_PATTERN_BYTES:
+        raise Refusal(f"a pattern has at most {MAX_PATTERN_BYTES} bytes", node, code="too_large")
 
 
 def _check_regex(pattern: str, node: Node) -> None:

@@ -51,17 +51,13 @@ class WhereCompiler:
         tree = self._parser.parse(source)
         try:
             return _compiled(tree, schema)
-        except Refusal as refusal:
-            found = _place(refusal.node) if refusal.node is not None else None
-            source.refuse(
-                refusal.message,
-                found[0] if found else None,
-                length=found[1] if found else 0,
-                hint=refusal.hint or "see docs/where.md for what may be written",
-                code=refusal.code,
-            )
+        except Refusal as error:
+            refusal = error
         except RecursionError:
-            source.refuse("the expression is nested too deep", None, hint="nest less", code="too_large")
+            refusal = Refusal("the expression is nested too deep", hint="nest less", code="too_large")
+        offset, length = (refusal.node and _place(refusal.node)) or (None, 0)
+        hint = refusal.hint or "see docs/where.md for what may be written"
+        raise source.error(refusal.message, offset, length=length, hint=hint, code=refusal.code)
 
 
 def _place(node: Node) -> tuple[int, int] | None:
