@@ -200,11 +200,11 @@ def _start(kind: str, name: str) -> Any:
     return hashlib.sha256(kind.encode() + name.encode() + b"\0")
 
 
-def _pieces(chunks: Iterable[pa.Array]) -> Iterator[pa.Array]:
+def _pieces(chunks: Iterable[pa.Array], rows: int = _PIECE_ROWS) -> Iterator[pa.Array]:
     """The chunks cut small enough for the processor's cache, empty ones left out."""
     for chunk in chunks:
-        for start in range(0, len(chunk), _PIECE_ROWS):
-            yield chunk.slice(start, _PIECE_ROWS)
+        for start in range(0, len(chunk), rows):
+            yield chunk.slice(start, rows)
 
 
 # Numbers.
@@ -296,10 +296,13 @@ def _terminated_chunk(chunk: pa.Array) -> Iterator[bytes | memoryview | None]:
     """Every value followed by a NUL, missing ones as if empty; None once a value itself holds a NUL."""
     if pa.types.is_dictionary(chunk.type):
         levels = _offset_text(chunk.dictionary)
+        # long levels, referred to many times, are a multiple of what the chunk itself takes up
+        longest = pc.max(pc.binary_length(levels)).as_py() or 0
+        indices = _pieces([chunk.indices], min(_PIECE_ROWS, max(1, _PIECE_BYTES // (longest + 1))))
         if levels.null_count == 0 and len(levels) <= len(chunk) and not _holds_nul(levels):
-            yield from _terminated_levels(chunk.indices, levels)
+            yield from _terminated_levels(indices, levels)
             return
-        pieces = (levels.take(piece) for piece in _pieces([chunk.indices]))
+        pieces = (levels.take(piece) for piece in indices)
     else:
         pieces = (_offset_text(piece) for piece in _pieces([chunk]))
     for piece in pieces:
@@ -324,12 +327,12 @@ def _terminated(piece: pa.Array) -> Iterator[bytes | memoryview | None]:
     yield b"\0"
 
 
-def _terminated_levels(indices: pa.Array, levels: pa.Array) -> Iterator[memoryview]:
+def _terminated_levels(indices: Iterable[pa.Array], levels: pa.Array) -> Iterator[memoryview]:
     """As `_terminated` for a dictionary: the levels get their NUL once, not once a row."""
     empty, nul = (pa.scalar(text, levels.type) for text in ("", "\0"))
     missing = pa.array([""], levels.type)
     terminated = pc.binary_join_element_wise(pa.concat_arrays([levels, missing]), empty, nul)
-    for piece in _pieces([indices]):
+    for piece in indices:
         if piece.null_count:
             piece = piece.cast(pa.int64()).fill_null(len(levels))
         yield _text_bytes(terminated.take(piece))

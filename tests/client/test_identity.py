@@ -248,6 +248,21 @@ def test_values_larger_than_a_piece_are_hashed_whole() -> None:
     assert data_sha(pa.table(values)) == reference(values)
 
 
+def test_long_levels_that_many_rows_refer_to_are_hashed_piece_by_piece() -> None:
+    levels = ["a" * 1_000_000, "b" * 999_999]
+    indices = [n % 2 for n in range(400)]
+    factor = pa.DictionaryArray.from_arrays(pa.array(indices, pa.int8()), pa.array(levels))
+    expected = reference({"x": [levels[index] for index in indices]})
+    usual = pa.default_memory_pool()
+    watched = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(watched)
+    try:
+        assert data_sha(pa.table({"x": factor})) == expected
+    finally:
+        pa.set_memory_pool(usual)
+    assert watched.max_memory() < 64_000_000
+
+
 def test_a_dictionary_may_hold_a_missing_level_and_levels_never_used() -> None:
     levels = pa.array(["unused", None, "b", "nul\0here"])
     encoded = pa.DictionaryArray.from_arrays(pa.array([2, 1, None, 2], pa.int8()), levels)

@@ -79,13 +79,13 @@ class Arrivals:
         rows = size = 0
         for piece, bytes_ in self._pieces(schema, form, batches, most):
             if pending and (rows + piece.num_rows > _BATCH_ROWS or size + bytes_ > most):
-                yield pa.concat_batches(pending)
+                yield _joined(pending)
                 pending, rows, size = [], 0, 0
             pending.append(piece)
             rows += piece.num_rows
             size += bytes_
         if pending:
-            yield pa.concat_batches(pending)
+            yield _joined(pending)
 
     def _pieces(
         self, schema: pa.Schema, form: StoredForm, batches: Iterable[pa.RecordBatch], most: int
@@ -113,6 +113,10 @@ class Arrivals:
                     hint="split it, or ask whoever runs the server for a higher limit",
                     fields={"limit": name, "value": limit},
                 )
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 
 def _check_batch(batch: pa.RecordBatch, schema: pa.Schema) -> None:
