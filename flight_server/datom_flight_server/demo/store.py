@@ -7,71 +7,28 @@ finished by making it again.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
 from datom_flight.protocol.errors import InvalidRequestError
 
+from ..metadata.documents import utc_text
 from ..metadata.jsonlite import pretty
 from ..metadata.layout import GOVERNANCE_KEY
+from ..metadata.skeleton import INITIAL_MESSAGE, PROJECT_PATH, project_files, yaml_text
 from ..model import DataLocation
 from . import data
 from .repository import DemoRepository
-from .writer import DATOM_VERSION, MANIFEST_PATH, DemoProject, manifest, mirror, put, utc_text, versions, write_version
+from .writer import DemoProject, mirror, put, versions, write_version
 
 PROJECT = data.STUDY
 
 _FOUNDED = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 _CUT_TIME = time(18, 0, tzinfo=UTC)
 
-_PROJECT_PATH = ".datom/project.yaml"
-_PROJECT_YAML = """\
-project_name: {project}
-project_description: ''
-created_at: '{day}'
-datom_version: {datom_version}
-schema_version: 1
-storage:
-  data:
-    type: local
-    root: {root}
-    prefix: {prefix}
-  max_file_size_gb: 1000.0
-repos:
-  data:
-    remote_url: {remote}
-sync:
-  continue_on_error: yes
-  parallel_uploads: 4
-renv: no
-"""
-
-_GITIGNORE = """\
-.Rprofile
-.Renviron
-.Rhistory
-.Rapp.history
-.Rproj.user/
-.DS_Store
-*.csv
-*.tsv
-*.rds
-*.txt
-*.parquet
-*.sas7bdat
-.RData
-.RDataTmp
-*.html
-*.png
-*.pdf
-.vscode/
-rsconnect/
-input_files/
-"""
+_ABOUT = "A synthetic study for trying things on."
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,25 +95,11 @@ def create_organisation(directory: str | os.PathLike[str]) -> Organisation:
 def _create_project(organisation: Organisation) -> None:
     project = organisation.project
     repository = DemoRepository(project.repository)
-    found = repository.read(_PROJECT_PATH)
+    found = repository.read(PROJECT_PATH)
     if found is None:
-        settings = _PROJECT_YAML.format(
-            project=project.name,
-            day=_FOUNDED.date(),
-            datom_version=DATOM_VERSION,
-            root=_yaml_text(project.location.root),
-            prefix=project.location.prefix,
-            remote=_yaml_text(str(project.repository)),
-        )
-        place = f"local {project.location.root} `{project.location.prefix}`"
-        files = {
-            MANIFEST_PATH: pretty(manifest(project.name, {}, utc_text(_FOUNDED))),
-            _PROJECT_PATH: settings.encode(),
-            ".gitignore": _GITIGNORE.encode(),
-            "README.md": f"# {project.name}\n\nA synthetic study for trying things on. Storage: {place}\n".encode(),
-        }
-        repository.commit(files, "Initialize datom repository", _FOUNDED)
-    elif f"    root: {_yaml_text(project.location.root)}\n".encode() not in found:
+        files = project_files(project.name, project.location, str(project.repository), _FOUNDED, about=_ABOUT)
+        repository.commit(files, INITIAL_MESSAGE, _FOUNDED)
+    elif f"    root: {yaml_text(project.location.root)}\n".encode() not in found:
         raise InvalidRequestError(
             f'the demo organisation in "{organisation.root}" was made in another folder',
             hint="move it back to where it was made, or give another folder",
@@ -190,8 +133,3 @@ def _govern(organisation: Organisation) -> None:
     repository.commit(files, f"Register project {project.name}", _FOUNDED)
     for path, content in files.items():
         put(organisation.governance_storage / "datom" / path, content)
-
-
-def _yaml_text(text: str) -> str:
-    """`text` as YAML: as it is where that is safe, else as JSON, which is YAML too."""
-    return text if re.fullmatch(r"/[\w./ -]*[\w./-]", text, re.ASCII) else json.dumps(text, ensure_ascii=False)
