@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from datom_flight.protocol.errors import DatomError
-from datom_flight_server.storage.base import MAX_DOCUMENT_BYTES, ObjectStore
+from datom_flight_server.storage.base import MAX_DOCUMENT_BYTES, WritableStore
 from datom_flight_server.storage.local import LocalStore
 from datom_flight_server.storage.s3 import S3Store
 from datom_flight_server.storage.s3_clients import S3Clients
@@ -33,8 +33,8 @@ class Place:
         uri_end: how the store's address ends.
     """
 
-    store: ObjectStore
-    nowhere: ObjectStore
+    store: WritableStore
+    nowhere: WritableStore
     folder: Path
     uri_end: str
 
@@ -57,8 +57,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, s3: S3Server, clients:
     prefix = "/Étude 1+%20/raw=a&b/" if "prefix" in request.param else ""
     if request.param.startswith("local"):
         root = tmp_path
-        store: ObjectStore = LocalStore(root, prefix)
-        nowhere: ObjectStore = LocalStore(tmp_path / "nowhere", prefix)
+        store: WritableStore = LocalStore(root, prefix)
+        nowhere: WritableStore = LocalStore(tmp_path / "nowhere", prefix)
     else:
         root = s3.bucket(f"bucket-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]}")
         store = S3Store(root.name, prefix, s3.access, clients)
@@ -144,6 +144,8 @@ def test_a_root_that_does_not_exist_is_unreachable(place: Place) -> None:
     assert code_of(lambda: store.etag("m.json")) == "store_unreachable"
     assert code_of(lambda: list(store.chunks("m.json"))) == "store_unreachable"
     assert code_of(lambda: list(store.keys(""))) == "store_unreachable"
+    assert code_of(lambda: store.put("m.json", b"1")) == "store_unreachable"
+    assert code_of(lambda: store.put_file("m.json", Path(__file__))) == "store_unreachable"
 
 
 @pytest.mark.parametrize(
@@ -156,6 +158,9 @@ def test_a_key_that_could_leave_the_place_is_refused(place: Place, key: str) -> 
     assert code_of(lambda: place.store.read_if_changed(key, "x")) == "invalid_address"
     assert code_of(lambda: place.store.etag(key)) == "invalid_address"
     assert code_of(lambda: list(place.store.chunks(key))) == "invalid_address"
+    assert code_of(lambda: place.store.put(key, b"1")) == "invalid_address"
+    assert code_of(lambda: place.store.put_file(key, Path(__file__))) == "invalid_address"
+    assert (place.folder.parent / "x").read_bytes() == b"outside"
 
 
 @pytest.mark.parametrize("prefix", ["..", "../x/", "/", "dm//x", "a\0", "dm/../x"])
@@ -249,3 +254,45 @@ def test_sixty_four_threads_read_at_once(place: Place) -> None:
 
     with ThreadPoolExecutor(64) as threads:
         assert all(threads.map(read, range(64)))
+
+
+@pytest.mark.parametrize("data", [b"", b"1", b'{"kind": "table"}' * 1000, os.urandom(3 * MIB)], ids=len)
+def test_what_is_put_is_read_back(place: Place, data: bytes) -> None:
+    place.store.put("My table (v2)/.metadata/metadata.json", data)
+    assert place.store.read("My table (v2)/.metadata/metadata.json").data == data
+    assert list(place.store.keys("")) == ["My table (v2)/.metadata/metadata.json"]
+
+
+def test_a_document_put_again_is_the_new_one_with_a_new_tag(place: Place) -> None:
+    place.store.put("m.json", b"a long first text")
+    first = place.store.read("m.json")
+    place.store.put("m.json", b"second")
+    second = place.store.read_if_changed("m.json", first.etag)
+    assert second is not None
+    assert second.data == b"second"
+
+
+@pytest.mark.parametrize("size", [0, 1, 8 * MIB, 8 * MIB + 1, 21 * MIB])
+def test_a_file_that_is_put_arrives_whole(place: Place, tmp_path: Path, size: int) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(size))
+    for _ in range(2):
+        place.store.put_file("dm/a1b2c3.parquet", source)
+        assert b"".join(place.store.chunks("dm/a1b2c3.parquet")) == source.read_bytes()
+    assert list(place.store.keys("")) == ["dm/a1b2c3.parquet"]
+
+
+def test_nothing_but_the_objects_is_left(place: Place, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(9 * MIB))
+    place.store.put("dm/.metadata/metadata.json", b"{}")
+    place.store.put_file("dm/a1b2c3.parquet", source)
+    place.store.sweep()
+    files = sorted(str(path.relative_to(place.folder)) for path in place.folder.rglob("*") if path.is_file())
+    assert files == ["dm/.metadata/metadata.json", "dm/a1b2c3.parquet"] == list(place.store.keys(""))
+
+
+def test_an_empty_place_is_swept(place: Place) -> None:
+    place.store.sweep()
+    place.folder.rmdir()
+    place.store.sweep()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -30,8 +31,16 @@ TEXT = b'{"kind": "table"}' * 100
 BYTES = os.urandom(19 * MIB)
 
 # The C++ client notices silence after whole seconds, and may wait three before its third attempt.
-QUICK = Deadlines(connect_seconds=1, read_seconds=1, total_seconds=6, stall_seconds=6, attempts=3)
-HASTY = replace(QUICK, total_seconds=1.5, stall_seconds=1.5)
+QUICK = Deadlines(
+    connect_seconds=1,
+    read_seconds=1,
+    total_seconds=6,
+    stall_seconds=6,
+    write_silence_seconds=1,
+    write_seconds=6,
+    attempts=3,
+)
+HASTY = replace(QUICK, total_seconds=1.5, stall_seconds=1.5, write_seconds=1.5)
 GRACE_SECONDS = 4  # what a busy machine may add to a deadline
 
 
@@ -86,6 +95,9 @@ CALLS: dict[str, Callable[[S3Store], object]] = {
     "etag": lambda store: store.etag(DOCUMENT),
     "keys": lambda store: list(store.keys("")),
     "chunks": fetch,
+    "put": lambda store: store.put("new.json", TEXT),
+    "put_file": lambda store: store.put_file("new.py", Path(__file__)),
+    "sweep": S3Store.sweep,
 }
 every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
@@ -293,6 +305,90 @@ def test_a_document_of_unknown_size_is_refused(server: S3Server, clients: S3Clie
         store = open_store(replace(server.access, endpoint=url), clients)
         with refused("document_unreadable"):
             store.read(DOCUMENT)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that is sent in three parts."""
+    path = tmp_path_factory.mktemp("large") / "a1b2c3.parquet"
+    path.write_bytes(BYTES)
+    return path
+
+
+@pytest.mark.parametrize("reset_at", [0, 700], ids=["at once", "mid-body"])
+def test_a_document_whose_sending_is_reset_once_arrives_whole(
+    store: S3Store, proxy: FaultyProxy, reset_at: int
+) -> None:
+    proxy.inject(Fault(on="PUT", reset_at=reset_at, times=1))
+    store.put("reset.json", TEXT)
+    assert store.read("reset.json").data == TEXT
+
+
+def test_a_document_whose_sending_is_always_reset_leaves_the_old_one(store: S3Store, proxy: FaultyProxy) -> None:
+    store.put("old.json", b"old")
+    proxy.inject(Fault(on="PUT", reset_at=700))
+    with refused("store_unreachable"):
+        store.put("old.json", TEXT)
+    assert store.read("old.json").data == b"old"
+
+
+def test_a_document_whose_answer_is_lost_is_sent_again(store: S3Store, proxy: FaultyProxy) -> None:
+    proxy.inject(Fault(on="PUT", silent_seconds=2, times=1))
+    store.put("again.json", TEXT)
+    assert store.read("again.json").data == TEXT
+    assert [request.split()[0] for request in proxy.requests] == ["PUT", "PUT", "GET"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(on="partNumber=2", status=503, times=2),
+        Fault(on="partNumber=2", reset_at=3 * MIB, times=1),
+        Fault(on="partNumber=3", cut_after=0, reset=True, times=1),
+        Fault(on="?uploads", status=503, times=1),
+        Fault(on="POST", status=500, times=1),
+    ],
+    ids=["busy", "reset", "answer lost", "busy at the start", "failing at the start"],
+)
+def test_a_file_sent_through_passing_faults_arrives_whole(
+    store: S3Store, proxy: FaultyProxy, large: Path, fault: Fault
+) -> None:
+    proxy.inject(fault)
+    store.put_file("dm/through-faults.parquet", large)
+    assert b"".join(store.chunks("dm/through-faults.parquet")) == BYTES
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (Fault(on="partNumber=2", status=503), "store_unreachable"),
+        (Fault(on="partNumber=2", reset_at=3 * MIB), "store_unreachable"),
+        (Fault(on="partNumber=3", status=403), "access_denied"),
+        (Fault(on="uploadId", status=503), "store_unreachable"),
+        (Fault(on="?uploads", status=503), "store_unreachable"),
+    ],
+    ids=["busy", "reset", "denied", "all of it", "the start"],
+)
+def test_a_file_that_cannot_be_sent_whole_is_not_there(
+    store: S3Store, proxy: FaultyProxy, large: Path, fault: Fault, code: str
+) -> None:
+    proxy.inject(fault)
+    with refused(code, 2 * QUICK.write_seconds):
+        store.put_file("dm/never-whole.parquet", large)
+    proxy.heal()
+    assert "dm/never-whole.parquet" not in store.keys("dm/")
+    with refused("not_found"):
+        store.etag("dm/never-whole.parquet")
+
+
+def test_a_file_that_cannot_be_sent_whole_has_its_parts_dropped(
+    store: S3Store, proxy: FaultyProxy, large: Path
+) -> None:
+    proxy.inject(Fault(on="partNumber=2", status=403))
+    with refused("access_denied"):
+        store.put_file("dm/dropped.parquet", large)
+    assert proxy.requests[-1].startswith("DELETE ")
+    assert "uploadId=" in proxy.requests[-1]
 
 
 @contextmanager

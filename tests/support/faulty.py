@@ -26,6 +26,8 @@ class Fault:
     Attributes:
         on: part of ``METHOD /path`` of the requests concerned; empty is all.
         times: how many requests; None is all.
+        reset_at: bytes of the request's body that are read before the connection ends with RST; a shorter body is met
+            by it too, in full. Nothing is passed on.
         status: answered instead of passing the request on.
         silent_seconds: before the answer begins.
         cut_after: bytes of the body that are sent before the connection ends.
@@ -36,6 +38,7 @@ class Fault:
 
     on: str = ""
     times: int | None = None
+    reset_at: int | None = None
     status: int | None = None
     silent_seconds: float = 0
     cut_after: int | None = None
@@ -138,8 +141,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         proxy = self.server.proxy
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = int(self.headers.get("Content-Length", 0))
         fault, healed = proxy._meet(f"{self.command} {self.path}", self.headers)
+        body = self.rfile.read(length if fault.reset_at is None else min(length, fault.reset_at))
+        if fault.reset_at is not None:
+            self.close_connection = True
+            self._reset()
+            return
         if fault.silent_seconds:
             healed.wait(fault.silent_seconds)
         if fault.status is not None:
@@ -176,7 +184,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 healed.wait(fault.drip_seconds)
                 self.wfile.write(bytes([byte]))
         if fault.reset:
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self._reset()
+
+    def _reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
     def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, length: str) -> None:
         self.send_response_only(status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from datom_flight.protocol.errors import DatomError
@@ -61,6 +62,27 @@ class ObjectStore(Protocol):
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key that begins with `prefix` (which may be empty, or end in ``/``), in byte order."""
+        ...
+
+
+class WritableStore(ObjectStore, Protocol):
+    """An `ObjectStore` that can be written to, by many servers at once.
+
+    Whatever fails, a key holds its old object or the new one, whole; and after ``timeout`` or ``store_unreachable`` the
+    new one may still take the old one's place, when only the answer was lost. Beside the codes of `ObjectStore` there
+    is ``unavailable``: the disk is full.
+    """
+
+    def put(self, key: str, data: bytes) -> None:
+        """Make `key` hold `data`, at once and durably. Readers see the old object or the new one."""
+        ...
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Make `key` hold the bytes of the file at `path`, as `put` does, in bounded memory."""
+        ...
+
+    def sweep(self) -> None:
+        """Remove what writers that were killed have left; what is being written now stays. Keys do not change."""
         ...
 
 

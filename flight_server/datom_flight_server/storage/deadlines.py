@@ -21,6 +21,8 @@ class Deadlines:
         read_seconds: silence on an open connection.
         total_seconds: a whole control request: its attempts, the waits between them, its body.
         stall_seconds: one piece of a bulk read.
+        write_silence_seconds: silence on a connection while the storage keeps what it was sent.
+        write_seconds: one request of a write: its attempts, the waits between them, its body.
         attempts: how often a request is sent when the storage fails in passing.
     """
 
@@ -28,6 +30,8 @@ class Deadlines:
     read_seconds: float = 5
     total_seconds: float = 20
     stall_seconds: float = 20
+    write_silence_seconds: float = 30
+    write_seconds: float = 60
     attempts: int = 4
 
 

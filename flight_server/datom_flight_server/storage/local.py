@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import io
 import os
+import secrets
+import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
+from typing import BinaryIO
 
 from datom_flight.protocol.errors import DatomError
 
@@ -19,13 +24,18 @@ PIECE_BYTES = 8 * 1024 * 1024
 _READS = 3  # of a document that is rewritten under the reader
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO})
-_DENIED = frozenset({errno.EACCES, errno.EPERM})
+_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+_UNFINISHED = ".writing-"
+"""How the names of files begin that are being written; no object's name does."""
 
 
 class LocalStore:
-    """The objects under ``{root}/{prefix}/datom/`` of a file system; an `ObjectStore`.
+    """The objects under ``{root}/{prefix}/datom/`` of a file system; a `WritableStore`.
 
-    Symbolic links are followed as long as they stay in that place; what they point to elsewhere does not exist.
+    Symbolic links are followed as long as they stay in that place; what they point to elsewhere does not exist. The
+    root is never made: a volume that is not mounted must not be written beside.
     """
 
     def __init__(self, root: str | Path, prefix: str = "") -> None:
@@ -92,11 +102,54 @@ class LocalStore:
                 return iter(())  # it is, or is in, a linked folder
             return iter(sorted(filter(is_key, self._below(folder, prefix)), key=str.encode))
 
+    def put(self, key: str, data: bytes) -> None:
+        """Make `key` hold `data`: written beside it, brought to the disk, then renamed."""
+        self._put(key, io.BytesIO(data))
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Make `key` hold a copy of the file at `path`."""
+        with path.open("rb") as source:
+            self._put(key, source)
+
+    def sweep(self) -> None:
+        """Remove unfinished files that no living process holds the lock of."""
+        with self._translated("what killed writers left"):
+            for folder, _, names in os.walk(self._place):
+                for name in names:
+                    if name.startswith(_UNFINISHED):
+                        _remove_unheld(os.path.join(folder, name))
+
+    def _put(self, key: str, source: BinaryIO) -> None:
+        validate_key(key)
+        with self._translated(f'object "{key}"', "written"):
+            target = self._place / key
+            if target.name.startswith(_UNFINISHED):
+                raise DatomError.of("invalid_address", f'key "{key}" is one of an unfinished file')
+            if not Path(os.path.realpath(target.parent)).is_relative_to(os.path.realpath(self._place)):
+                raise DatomError.of("access_denied", f'object "{key}" is behind a link out of the store')
+            self._make_folder(target.parent)
+            with _unfinished(target.parent) as (file, path):
+                shutil.copyfileobj(source, file, PIECE_BYTES)
+                file.flush()
+                os.fsync(file.fileno())
+                os.rename(path, target)
+            _sync_folder(target.parent)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make `folder` and those above it, durably, up to the root, which must be there."""
+        if folder == self._root:
+            os.scandir(folder).close()
+        elif not folder.is_dir():
+            self._make_folder(folder.parent)
+            with suppress(FileExistsError):
+                folder.mkdir()
+            _sync_folder(folder.parent)
+
     def _below(self, folder: str, prefix: str) -> Iterator[str]:
         with _entries(self._place / folder) as entries:
             for entry in entries:
                 key = f"{folder}/{entry.name}" if folder else entry.name
-                if not key.startswith(prefix):
+                if not key.startswith(prefix) or entry.name.startswith(_UNFINISHED):
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     yield from self._below(key, prefix)
@@ -124,27 +177,70 @@ class LocalStore:
                 yield file
 
     @contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
+    def _translated(self, what: str, done: str = "read") -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise self._error(error, what) from None
+            raise self._error(error, what, done) from None
 
-    def _error(self, error: OSError, what: str) -> DatomError:
+    def _error(self, error: OSError, what: str, done: str) -> DatomError:
         if error.errno in _DENIED:
-            return DatomError.of("access_denied", f"{what} may not be read by the server")
-        if error.errno in _ABSENT and self._root.is_dir():
+            return DatomError.of("access_denied", f"{what} may not be {done} by the server")
+        if error.errno in _FULL:
+            return DatomError.of(
+                "unavailable", f"{what} cannot be {done}: the disk is full", hint="tell whoever runs the server"
+            )
+        if error.errno in _ABSENT and done == "read" and self._root.is_dir():
             return DatomError.of("not_found", f"{what} does not exist")
-        if error.errno in _ABSENT:
+        if error.errno in _ABSENT and not self._root.is_dir():
             return DatomError.of("store_unreachable", "the store's folder does not exist")
         return DatomError.of(
-            "store_unreachable", f"{what} cannot be read: {(error.strerror or 'input failed').lower()}"
+            "store_unreachable", f"{what} cannot be {done}: {(error.strerror or 'input failed').lower()}"
         )
 
 
 def _open_at_once(path: str, flags: int) -> int:
     # A pipe laid in the store must not hold a reader up.
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+@contextmanager
+def _unfinished(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A new file in `folder`, locked for as long as it is open; removed unless it was renamed."""
+    while True:
+        path = folder / f"{_UNFINISHED}{secrets.token_hex(8)}"
+        with path.open("xb") as file:
+            try:
+                # where there are no locks, what killed writers leave stays, unseen
+                with suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                # a sweep may have come between the file's making and its lock
+                if os.fstat(file.fileno()).st_nlink:
+                    yield file, path
+                    return
+            finally:
+                path.unlink(missing_ok=True)
+
+
+def _remove_unheld(path: str) -> None:
+    with suppress(FileNotFoundError), FileIO(path, opener=_open_at_once) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return
+        os.unlink(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # some mounted file systems know no such thing for folders
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _state(file: FileIO) -> tuple[int, str]:

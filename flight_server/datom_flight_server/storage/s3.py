@@ -6,14 +6,14 @@ reads without the interpreter's lock.
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import botocore.exceptions as aws
-import pyarrow as pa
 import tenacity
 
 from datom_flight.protocol.errors import DatomError
@@ -22,6 +22,8 @@ from ..model import DataLocation, S3Access
 from .base import MAX_DOCUMENT_BYTES, Document, data_place, is_key, validate_key
 from .deadlines import Background
 from .s3_clients import POOLED_CONNECTIONS, S3Clients
+from .s3_errors import FAILURES, is_passing, meaning, name_of, status_of
+from .s3_uploads import PartedUploads, digest_of
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -34,26 +36,6 @@ T = TypeVar("T")
 
 PIECE_BYTES = 8 * 1024 * 1024
 
-_THROTTLED = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout"})
-_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"})
-_NO_CREDENTIALS = (
-    aws.NoCredentialsError,
-    aws.PartialCredentialsError,
-    aws.CredentialRetrievalError,
-    aws.TokenRetrievalError,
-    aws.NoAuthTokenError,
-    aws.SSOError,
-    aws.ProfileNotFound,
-)
-_TIMEOUTS = (TimeoutError, aws.ReadTimeoutError, aws.ConnectTimeoutError)
-_INTERRUPTED = (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, aws.FlexibleChecksumError)
-_FAILURES = (aws.BotoCoreError, aws.ClientError, pa.ArrowException, OSError)
-
-# What pyarrow's errors, which are prose, hold of the AWS SDK's own.
-_SDK_ERROR = re.compile(r"AWS Error ([A-Z0-9_]+) ")
-_SDK_DENIED = frozenset({"ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "EXPIRED_TOKEN"})
-_CURL_TIMEOUT = "curlCode: 28"
-
 
 @dataclass(frozen=True, slots=True)
 class _Source:
@@ -65,7 +47,7 @@ class _Source:
 
 
 class S3Store:
-    """The objects under ``s3://{bucket}/{prefix}/datom/``; an `ObjectStore`.
+    """The objects under ``s3://{bucket}/{prefix}/datom/``; a `WritableStore`.
 
     Buckets are addressed by path on custom endpoints and by host name on AWS, unless ``s3.addressing_style`` of the
     AWS configuration file says otherwise.
@@ -79,6 +61,7 @@ class S3Store:
         self._clients = clients or S3Clients()
         self._deadlines = self._clients.deadlines
         self._background = Background(POOLED_CONNECTIONS)
+        self._uploads = PartedUploads(bucket, self._write)
 
     @property
     def uri(self) -> str:
@@ -102,7 +85,7 @@ class S3Store:
             try:
                 answer = client.get_object(Bucket=self._bucket, Key=name, IfNoneMatch=etag)
             except aws.ClientError as error:
-                if _status(error) == 304:
+                if status_of(error) == 304:
                     return None
                 raise
             if answer["ETag"] == etag:
@@ -145,6 +128,32 @@ class S3Store:
                 return
             query["ContinuationToken"] = page["NextContinuationToken"]
 
+    def put(self, key: str, data: bytes) -> None:
+        """Make `key` hold `data`, in one request whose digest the storage checks."""
+        name = self._name(key)
+        digest = digest_of(data)
+        self._write(lambda client: client.put_object(Bucket=self._bucket, Key=name, Body=data, ContentMD5=digest), key)
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Make `key` hold the bytes of the file at `path`: a large one in parts, which appear as one or not at all.
+
+        Each part has the deadline and the attempts of a control request. The object's size is asked for afterwards.
+        """
+        name = self._name(key)
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size <= PIECE_BYTES:
+                self.put(key, file.read())
+            else:
+                self._uploads.put(name, file, size, key)
+        stored = self._control(lambda client: client.head_object(Bucket=self._bucket, Key=name)["ContentLength"], key)
+        if stored != size:
+            raise self._error("store_unreachable", f"arrived with {stored} bytes instead of {size}", key)
+
+    def sweep(self) -> None:
+        """End uploads in parts that were begun over a day ago; nobody sees them, but they are paid for."""
+        self._uploads.end_abandoned(self._place)
+
     def _name(self, key: str) -> str:
         return self._place + validate_key(key)
 
@@ -152,20 +161,29 @@ class S3Store:
 
     def _control(self, request: Callable[[S3Client], T], key: str | None = None) -> T:
         """What `request` returns, within the deadline and the attempts allowed."""
-        try:
-            return self._background.run(lambda: self._attempt(request), self._deadlines.total_seconds)
-        except _FAILURES as error:
-            raise self._translated(error, key) from None
+        return self._ask(request, self._clients.control, self._deadlines.total_seconds, key)
 
-    def _attempt(self, request: Callable[[S3Client], T]) -> T:
+    def _write(self, request: Callable[[S3Client], T], key: str | None = None) -> T:
+        """The same for a request that stores something."""
+        return self._ask(request, self._clients.writing, self._deadlines.write_seconds, key)
+
+    def _ask(
+        self,
+        request: Callable[[S3Client], T],
+        client: Callable[[S3Access], S3Client],
+        seconds: float,
+        key: str | None,
+    ) -> T:
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_passing),
-            stop=tenacity.stop_after_attempt(self._deadlines.attempts)
-            | tenacity.stop_before_delay(self._deadlines.total_seconds),
+            retry=tenacity.retry_if_exception(is_passing),
+            stop=tenacity.stop_after_attempt(self._deadlines.attempts) | tenacity.stop_before_delay(seconds),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
             reraise=True,
         )
-        return retrying(lambda: request(self._clients.control(self._access)))
+        try:
+            return self._background.run(lambda: retrying(lambda: request(client(self._access))), seconds)
+        except FAILURES as error:
+            raise self._translated(error, key) from None
 
     def _document(self, answer: GetObjectOutputTypeDef, key: str) -> Document:
         body: StreamingBody = answer["Body"]
@@ -190,7 +208,7 @@ class S3Store:
     def _await(self, future: Future[T], key: str) -> T:
         try:
             return future.result(self._deadlines.stall_seconds)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise self._translated(error, key) from None
 
     def _open(self, name: str) -> _Source:
@@ -201,22 +219,15 @@ class S3Store:
     # Errors
 
     def _translated(self, error: Exception, key: str | None) -> DatomError:
-        """The `DatomError` that says what `error` means; the one place that knows."""
-        if isinstance(error, _TIMEOUTS) or _CURL_TIMEOUT in str(error):
-            return self._error("timeout", "did not answer in time", key)
-        if isinstance(error, _NO_CREDENTIALS):
-            return self._error("access_denied", "needs credentials, and the server has no valid ones", key)
-        if isinstance(error, FileNotFoundError) or _status(error) == 404:
+        code, words = meaning(error)
+        if code == "not_found":
             return self._missing(error, key)
-        code = _code(error)
-        if _status(error) in {401, 403} or code in _EXPIRED or code in _SDK_DENIED:
-            return self._error("access_denied", f"is closed to the server's credentials ({code})", key)
-        return self._error("store_unreachable", f"could not be read ({code})", key)
+        return self._error(code, words, key)
 
     def _missing(self, error: Exception, key: str | None) -> DatomError:
-        if key is None or _code(error) == "NoSuchBucket":
+        if key is None or name_of(error) == "NoSuchBucket":
             return self._error("store_unreachable", "does not exist")
-        if _code(error) != "NoSuchKey":
+        if name_of(error) != "NoSuchKey":
             # An answer to HEAD has no body to say whether the object is missing or the whole bucket.
             try:
                 self._control(lambda client: client.head_bucket(Bucket=self._bucket))
@@ -228,24 +239,3 @@ class S3Store:
     def _error(self, code: str, what: str, key: str | None = None) -> DatomError:
         place = f'bucket "{self._bucket}"'
         return DatomError.of(code, f'object "{key}" in {place} {what}' if key else f"{place} {what}")
-
-
-def _passing(error: BaseException) -> bool:
-    """Whether the same request may well succeed if sent again at once."""
-    if isinstance(error, aws.ClientError):
-        return _status(error) in {429, 500, 502, 503, 504} or _code(error) in _THROTTLED
-    return isinstance(error, _INTERRUPTED)
-
-
-def _status(error: BaseException) -> int | None:
-    if not isinstance(error, aws.ClientError):
-        return None
-    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-
-
-def _code(error: BaseException) -> str:
-    """What the service, the AWS SDK below pyarrow, or boto3 calls the error; never its text, which names the host."""
-    if isinstance(error, aws.ClientError):
-        return error.response.get("Error", {}).get("Code", "unknown")
-    found = _SDK_ERROR.search(str(error))
-    return found[1] if found else type(error).__name__

@@ -46,17 +46,16 @@ class S3Clients:
         self._with_keys = _Session()
         self._with_chain = _Session()
         self._chain: Credentials | None = None
-        self._control: dict[S3Access, S3Client] = {}
+        self._control: dict[tuple[S3Access, float], S3Client] = {}
         self._bulk: dict[tuple[S3Access, str], tuple[ReadOnlyCredentials, Any]] = {}
 
     def control(self, access: S3Access) -> S3Client:
         """The boto3 client. It sends each request once: only the caller sees bodies fail, and knows the deadline."""
-        if access not in self._control:
-            home = self._home(access)
-            with home.lock:
-                if access not in self._control:
-                    self._control[access] = self._build_control(home.session, access)
-        return self._control[access]
+        return self._boto(access, self.deadlines.read_seconds)
+
+    def writing(self, access: S3Access) -> S3Client:
+        """The same for requests that store something, which the storage may take longer to answer."""
+        return self._boto(access, self.deadlines.write_silence_seconds)
 
     def bulk(self, access: S3Access, bucket: str) -> Any:
         """The ``pyarrow.fs.S3FileSystem`` for `bucket`, another one each time the credentials have been renewed."""
@@ -68,6 +67,15 @@ class S3Clients:
             self._bulk[access, bucket] = known
         return known[1]
 
+    def _boto(self, access: S3Access, silence_seconds: float) -> S3Client:
+        known = access, silence_seconds
+        if known not in self._control:
+            home = self._home(access)
+            with home.lock:
+                if known not in self._control:
+                    self._control[known] = self._build_control(home.session, access, silence_seconds)
+        return self._control[known]
+
     def _home(self, access: S3Access) -> _Session:
         return self._with_chain if access.access_key is None else self._with_keys
 
@@ -77,7 +85,7 @@ class S3Clients:
         assert self._chain is not None  # the client could not have been built
         return self._chain.get_frozen_credentials()
 
-    def _build_control(self, session: boto3.Session, access: S3Access) -> S3Client:
+    def _build_control(self, session: boto3.Session, access: S3Access, silence_seconds: float) -> S3Client:
         if access.access_key is None:
             # A client made without credentials would never look for them again.
             self._chain = session.get_credentials()
@@ -92,7 +100,7 @@ class S3Clients:
                 aws_secret_access_key=access.secret_key,
                 config=Config(
                     connect_timeout=self.deadlines.connect_seconds,
-                    read_timeout=self.deadlines.read_seconds,
+                    read_timeout=silence_seconds,
                     max_pool_connections=POOLED_CONNECTIONS,
                     retries={"total_max_attempts": 1},
                 ),

@@ -1,0 +1,67 @@
+"""What the errors of boto3 and pyarrow mean."""
+
+from __future__ import annotations
+
+import re
+
+import botocore.exceptions as aws
+import pyarrow as pa
+
+_THROTTLED = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout"})
+_DAMAGED_UNDER_WAY = frozenset({"BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"})
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"})
+_NO_CREDENTIALS = (
+    aws.NoCredentialsError,
+    aws.PartialCredentialsError,
+    aws.CredentialRetrievalError,
+    aws.TokenRetrievalError,
+    aws.NoAuthTokenError,
+    aws.SSOError,
+    aws.ProfileNotFound,
+)
+_TIMEOUTS = (TimeoutError, aws.ReadTimeoutError, aws.ConnectTimeoutError)
+_INTERRUPTED = (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, aws.FlexibleChecksumError)
+FAILURES = (aws.BotoCoreError, aws.ClientError, pa.ArrowException, OSError)
+"""What boto3 and pyarrow raise."""
+
+# What pyarrow's errors, which are prose, hold of the AWS SDK's own.
+_SDK_ERROR = re.compile(r"AWS Error ([A-Z0-9_]+) ")
+_SDK_DENIED = frozenset({"ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "EXPIRED_TOKEN"})
+_CURL_TIMEOUT = "curlCode: 28"
+
+
+def meaning(error: Exception) -> tuple[str, str]:
+    """The code, and the words that follow "object …" or "bucket …"; ``not_found`` may mean the bucket too."""
+    if isinstance(error, _TIMEOUTS) or _CURL_TIMEOUT in str(error):
+        return "timeout", "did not answer in time"
+    if isinstance(error, _NO_CREDENTIALS):
+        return "access_denied", "needs credentials, and the server has no valid ones"
+    name = name_of(error)
+    if name == "NoSuchUpload":
+        return "store_unreachable", "lost its upload, or the answer that it was complete"
+    if isinstance(error, FileNotFoundError) or status_of(error) == 404:
+        return "not_found", "does not exist"
+    if status_of(error) in {401, 403} or name in _EXPIRED or name in _SDK_DENIED:
+        return "access_denied", f"is closed to the server's credentials ({name})"
+    return "store_unreachable", f"could not be reached ({name})"
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same request may well succeed if sent again at once."""
+    if isinstance(error, aws.ClientError):
+        return status_of(error) in {429, 500, 502, 503, 504} or name_of(error) in _THROTTLED | _DAMAGED_UNDER_WAY
+    return isinstance(error, _INTERRUPTED)
+
+
+def status_of(error: BaseException) -> int | None:
+    if not isinstance(error, aws.ClientError):
+        return None
+    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+
+
+def name_of(error: BaseException) -> str:
+    """What the service, the AWS SDK below pyarrow, or boto3 calls the error; never its text, which names the host."""
+    if isinstance(error, aws.ClientError):
+        return error.response.get("Error", {}).get("Code", "unknown")
+    found = _SDK_ERROR.search(str(error))
+    return found[1] if found else type(error).__name__
