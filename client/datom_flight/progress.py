@@ -1,4 +1,4 @@
-"""A line on the terminal for reads that take their time."""
+"""A line on the terminal for reads and writes that take their time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Self
 SILENT_SECONDS = 1.0
 
 
-class ReadProgress:
-    """Shows on stderr, when it is a terminal, how many rows have come, once a second has passed.
+class RowProgress:
+    """Shows on stderr, when it is a terminal, how many rows have passed, once a second has passed.
 
     A context manager; the line is gone when it ends.
     """
@@ -47,11 +47,11 @@ class ReadProgress:
             self._progress.stop()
 
     def expect(self, rows: int | None) -> None:
-        """Say how many rows there will be."""
+        """Say how many rows there will be, from the first one."""
         if self._timer is not None:
-            self._progress.update(self._task, total=rows)
+            self._progress.update(self._task, total=rows, completed=0)
 
     def advance(self, rows: int) -> None:
-        """Say that so many more rows have come."""
+        """Say that so many more rows have passed."""
         if self._timer is not None:
             self._progress.advance(self._task, rows)

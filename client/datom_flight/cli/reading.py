@@ -1,120 +1,39 @@
-"""The command ``datom-flight``: data on stdout, all else on stderr; exit 0 done, 1 refused or failed, 2 usage."""
+"""The commands that read, and those that say who one is and what there is."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack
+from collections.abc import Iterator
+from typing import Unpack
 
 import click
 import pyarrow as pa
 
-from . import output, text
-from .addresses import parse_urls
-from .connection import Connection
-from .credentials import checked, store_token
-from .opening import connect
-from .pins import Pin
-from .progress import ReadProgress
-from .protocol.errors import DatomError, InvalidRequestError
-from .reads import Scan
+from .. import output
+from ..addresses import parse_urls
+from ..credentials import checked, store_token
+from ..opening import connect
+from ..pins import Pin
+from ..progress import RowProgress
+from ..protocol.errors import InvalidRequestError
+from ..reads import Scan
+from .options import At, connected, fail, file_token, options, usage, version_options
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-class At(TypedDict):
-    """Where a command goes, and as whom."""
-
-    url: str | None
-    project: str | None
-    token_file: str | None
-    tls_root_certs: str | None
-
-
-INTERRUPTED = 130
 PREVIEW_ROWS = 20
 
 
-def main() -> int:
-    """Run the command line; gives the exit code."""
-    # gRPC's own lines about failed handshakes say less than the error that follows them.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
-            code = commands.main(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        # A call under way ends at its deadline only; nobody who pressed Ctrl-C wants to wait for it.
-        sys.stdout.flush()
-        os._exit(INTERRUPTED)
-    except DatomError as error:
-        return _fail(str(error))
-    except OSError as error:
-        return _fail(f'"{error.filename}": {error.strerror}' if error.filename else str(error))
-    return code or 0
-
-
-def _fail(why: str) -> int:
-    click.echo("error: " + text.clean(why), err=True)
-    return 1
-
-
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    click.echo(f"warning: {text.clean(message)}", err=True)
-
-
-def _options(command: Command) -> Command:
-    """Add what every command takes."""
-    for option in (
-        click.option(
-            "--format", "how", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
-        ),
-        click.option("--tls-root-certs", metavar="FILE", help="PEM file of the authority of the server's certificate."),
-        click.option(
-            "--token-file", metavar="FILE", help="File with the token [else DATOM_FLIGHT_TOKEN, else keyring]."
-        ),
-        click.option("--project", metavar="NAME", help="The project [else DATOM_FLIGHT_PROJECT]."),
-        click.option(
-            "--url", metavar="URL", help="The server, or replicas with commas between [else DATOM_FLIGHT_URL]."
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def _version_options(command: Command) -> Command:
-    """Add what names a version."""
-    for option in (
-        click.option("--as-of", metavar="TIME", help="The version current at that date or time (ISO 8601, UTC)."),
-        click.option("--version", metavar="V", help="A version's id, or a unique prefix of it."),
-    ):
-        command = option(command)
-    return command
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="datom-flight")
-def commands() -> None:
-    """Read pinned tables from a datom server."""
-
-
-@commands.command()
+@click.command()
 @click.argument("server", metavar="URL", required=False)
-@_options
+@options
 def login(server: str | None, how: str, **at: Unpack[At]) -> None:
     """Keep the token in the OS keyring, after asking for it and checking it."""
     url = server or at["url"] or os.environ.get("DATOM_FLIGHT_URL")
     if not url:
         raise click.UsageError("name the server: datom-flight login URL")
     urls = parse_urls(url)
-    token = _file_token(at["token_file"]) or checked(_asked_token())
+    token = file_token(at["token_file"]) or checked(_asked_token())
     if token is None:
         raise InvalidRequestError("no token was given", hint="paste the token you were handed, on one line")
     with connect(url, at["project"], token=token, tls_root_certs=at["tls_root_certs"]) as conn:
@@ -125,61 +44,61 @@ def login(server: str | None, how: str, **at: Unpack[At]) -> None:
     output.print_answer(identity, how)
 
 
-@commands.command()
-@_options
+@click.command()
+@options
 def whoami(how: str, **at: Unpack[At]) -> None:
     """Show who the server says you are."""
-    with _connect(**at) as conn:
+    with connected(**at) as conn:
         output.print_answer(conn.whoami(), how)
 
 
-@commands.command()
-@_options
+@click.command()
+@options
 def projects(how: str, **at: Unpack[At]) -> None:
     """List the projects you may see."""
-    with _connect(**at) as conn:
+    with connected(**at) as conn:
         output.print_listing(conn.projects(), how)
 
 
-@commands.command()
+@click.command()
 @click.argument("pattern", required=False)
-@_options
+@options
 def tables(pattern: str | None, how: str, **at: Unpack[At]) -> None:
     """List the project's tables and sets.
 
     All of them, or those that the glob PATTERN fits.
     """
-    with _connect(**at) as conn:
+    with connected(**at) as conn:
         output.print_listing(conn.tables(pattern), how)
 
 
-@commands.command()
-@_options
+@click.command()
+@options
 def summary(how: str, **at: Unpack[At]) -> None:
     """Show the project at a glance."""
-    with _connect(**at) as conn:
+    with connected(**at) as conn:
         output.print_answer(conn.summary(), how)
 
 
-@commands.command()
+@click.command()
 @click.argument("name")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
-@_options
+@options
 def history(name: str, limit: int | None, how: str, **at: Unpack[At]) -> None:
     """List the versions of NAME, newest first."""
-    with _connect(**at) as conn:
+    with connected(**at) as conn:
         output.print_listing(conn.history(name, limit), how)
 
 
-@commands.command()
+@click.command()
 @click.argument("name")
-@_version_options
+@version_options
 @click.option("--pin", "pin_file", metavar="FILE", help="Take the version that this pin holds.")
 @click.option("--columns", metavar="A,B", help="Only these columns, in this order.")
 @click.option("--where", metavar="EXPR", help="Only rows for which this SQL expression is true.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Only the first N rows.")
 @click.option("-o", "--output", "target", metavar="FILE", help="Write to a file: .parquet .arrow .feather .csv .json")
-@_options
+@options
 def read(
     name: str,
     version: str | None,
@@ -197,13 +116,13 @@ def read(
     They go to a file with -o, else to stdout; as a table, only the first of them do.
     """
     # Loaded here, because parquet and csv take longer to load than the other commands to run.
-    from . import rows
+    from .. import rows
 
     if target is not None:
-        _usage(rows.file_format, target)
+        usage(rows.file_format, target)
     pin = Pin.load(pin_file) if pin_file is not None else None
     names = None if columns is None else [column.strip() for column in columns.split(",")]
-    with _connect(pin, **at) as conn, ReadProgress(name) as progress:
+    with connected(pin, **at) as conn, RowProgress(name) as progress:
         scan = conn.open(name, version, as_of=as_of, pin=pin, columns=names, where=where, limit=limit)
         progress.expect(scan.rows)
         if target is not None:
@@ -215,17 +134,17 @@ def read(
             sys.stdout.flush()
 
 
-@commands.command()
+@click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--as-of", metavar="TIME", help="The versions current at that date or time (ISO 8601, UTC).")
 @click.option("-o", "--output", "target", metavar="FILE", help="Where to save the pin; else it goes to stdout.")
-@_options
+@options
 def pin(names: tuple[str, ...], as_of: str | None, target: str | None, how: str, **at: Unpack[At]) -> None:
     """Save the versions of tables to a file.
 
     Of the tables named, or of all of the project; the file is made to be committed beside an analysis.
     """
-    with _connect(**at) as conn:
+    with connected(**at) as conn:
         made = conn.pin(names or None, as_of=as_of)
     if target is not None:
         made.save(target)
@@ -236,34 +155,20 @@ def pin(names: tuple[str, ...], as_of: str | None, target: str | None, how: str,
         output.print_listing(made.rows(), how)
 
 
-@commands.command()
+@click.command()
 @click.argument("file", metavar="FILE")
-@_options
+@options
 def verify(file: str, how: str, **at: Unpack[At]) -> int:
     """Check the tables that a pin holds.
 
     Every table of the pin in FILE is fetched, and its values are compared with the hash recorded for them.
     """
     pinned = Pin.load(file)
-    with _connect(pinned, **at) as conn:
+    with connected(pinned, **at) as conn:
         findings = conn.verify(pinned)
     output.print_listing(findings, how)
     differ = sum(not finding.ok for finding in findings)
-    return _fail(f"{differ} of {len(findings)} tables are not verified (see the findings)") if differ else 0
-
-
-def _connect(pin: Pin | None = None, **at: Unpack[At]) -> Connection:
-    project = at["project"] or (pin.project if pin is not None else None)
-    return connect(at["url"], project, token=_file_token(at["token_file"]), tls_root_certs=at["tls_root_certs"])
-
-
-def _file_token(path: str | None) -> str | None:
-    if path is None:
-        return None
-    token = checked(Path(path).read_text(encoding="utf-8", errors="replace"))
-    if token is None:
-        raise InvalidRequestError(f'token file "{path}" is empty', hint="put the token into it, on one line")
-    return token
+    return fail(f"{differ} of {len(findings)} tables are not verified (see the findings)") if differ else 0
 
 
 def _asked_token() -> str:
@@ -272,14 +177,7 @@ def _asked_token() -> str:
     return sys.stdin.readline()
 
 
-def _usage(check: Callable[[str], object], value: str) -> None:
-    try:
-        check(value)
-    except InvalidRequestError as error:
-        raise click.UsageError(f"{error.message} ({error.hint})") from None
-
-
-def _followed(scan: Scan, progress: ReadProgress) -> Iterator[pa.RecordBatch]:
+def _followed(scan: Scan, progress: RowProgress) -> Iterator[pa.RecordBatch]:
     for batch in scan.reader():
         yield batch
         progress.advance(batch.num_rows)
@@ -294,7 +192,7 @@ def _preview(scan: Scan, most: int) -> None:
         left -= batches[-1].num_rows
         if left == 0:
             break
-    from . import rows
+    from .. import rows
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     table, hidden = rows.preview(scan.schema, batches, width)
@@ -304,3 +202,6 @@ def _preview(scan: Scan, most: int) -> None:
     count = f"{shown:,} of {total:,} rows" if total is not None else f"the first {shown:,} rows"
     columns = f", {hidden} more columns" if hidden else ""
     click.echo(f"{count}{columns}, version {(scan.version or 'unnamed')[:8]}", err=True)
+
+
+COMMANDS = (login, whoami, projects, tables, summary, history, read, pin, verify)
