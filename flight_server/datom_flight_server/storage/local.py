@@ -113,7 +113,7 @@ class LocalStore:
 
     def sweep(self) -> None:
         """Remove unfinished files that no living process holds the lock of."""
-        with self._translated("what killed writers left"):
+        with self._translated("what killed writers left", "removed"):
             for folder, _, names in os.walk(self._place):
                 for name in names:
                     if name.startswith(_UNFINISHED):
@@ -223,12 +223,15 @@ def _unfinished(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
 
 def _remove_unheld(path: str) -> None:
-    with suppress(FileNotFoundError), FileIO(path, opener=_open_at_once) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.lstat(path).st_mode):
             return
-        os.unlink(path)
+        with FileIO(path, opener=_open_at_once) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return
+            os.unlink(path)
 
 
 def _sync_folder(folder: Path) -> None:
