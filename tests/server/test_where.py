@@ -157,6 +157,23 @@ def test_what_an_earlier_condition_excludes_cannot_fail_a_later_one(compiler: Wh
         rows(compiler, "CAST(RESULT AS DOUBLE) > 5")
 
 
+@pytest.mark.parametrize("unit", ["day", "s", "ms", "us"])
+def test_a_date_beyond_the_calendar_is_an_error_and_never_another_year(compiler: WhereCompiler, unit: str) -> None:
+    days = {
+        "0001-01-01": -719_162,
+        "1969-12-31": -1,
+        "2024-02-29": 19_782,
+        "9999-12-31": 2_932_896,
+        "40000": 13_900_000,
+    }
+    per_day = {"day": 1, "s": 86_400, "ms": 86_400_000, "us": 86_400_000_000}[unit]
+    raw, kind = (pa.int32(), pa.date32()) if unit == "day" else (pa.int64(), pa.timestamp(unit))
+    table = pa.table({"d": pa.array([day * per_day for day in days.values()], raw).cast(kind)})
+    assert rows(compiler, "year(d) IN (1, 1969, 2024, 9999)", table.slice(0, 4)) == [0, 1, 2, 3]
+    with pytest.raises(pa.ArrowInvalid, match="overflow"):
+        rows(compiler, "year(d) > 2000", table)
+
+
 def test_like_knows_no_escape_unless_one_is_given(compiler: WhereCompiler) -> None:
     assert rows(compiler, r"TEXT LIKE 'a\b'") == [1]
     assert rows(compiler, r"TEXT LIKE 'a\%b' ESCAPE '\'") == [0]

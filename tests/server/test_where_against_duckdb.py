@@ -79,7 +79,7 @@ def test_conditions_keep_the_rows_that_duckdb_keeps(
 
 @pytest.mark.slow
 @given(table=tables(), text=conditions(3))
-@settings(_QUICK, max_examples=5000)
+@settings(_QUICK, max_examples=3000)
 def test_many_conditions_keep_the_rows_that_duckdb_keeps(
     compiler: WhereCompiler, database: duckdb.DuckDBPyConnection, table: pa.Table, text: str
 ) -> None:

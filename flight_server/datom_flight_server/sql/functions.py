@@ -280,9 +280,10 @@ def _in_utc(moment: Term) -> Code:
     if pa.types.is_date32(moment.type):
         kind, ticks_per_day, raw = moment.type, 1, pa.int32()
     else:
-        kind, ticks_per_day, raw = pa.timestamp(moment.type.unit), _TICKS_PER_DAY[moment.type.unit], pa.int64()
+        kind, raw = pa.timestamp(moment.type.unit), pa.int64()
         if kind.unit == "ns":
             return cast(moment.code, kind)
+        ticks_per_day = _TICKS_PER_DAY[kind.unit]
     # within so many days of the middle, the product still fits the integer
     middle = scalar(_MIDDLE_DAY * ticks_per_day, raw)
     factor = (2**31 if raw == pa.int32() else 2**63) // (_DAYS_AROUND_MIDDLE * ticks_per_day)

@@ -74,11 +74,11 @@ def _compiled(tree: Node, schema: pa.Schema) -> Filter:
     compiler = ConditionCompiler(schema)
     term = compiler.condition(tree)
     expression = term.code.expression
+    columns = tuple(name for name in schema.names if name in compiler.columns)
+    if term.constant is not None:
+        return Filter(expression, columns, scalar(bool(term.constant.as_py())).expression)
     try:
-        schema.empty_table().filter(expression)
+        pa.schema([schema.field(name) for name in columns]).empty_table().filter(expression)
     except (pa.ArrowException, TypeError) as error:
         raise Refusal(f"cannot be computed: {str(error).splitlines()[0][:200]}", tree) from None
-    known = None if term.constant is None else scalar(bool(term.constant.as_py()))
-    pruning = known or term.pruning or scalar(True)
-    columns = tuple(name for name in schema.names if name in compiler.columns)
-    return Filter(expression, columns, pruning.expression)
+    return Filter(expression, columns, (term.pruning or scalar(True)).expression)
