@@ -270,6 +270,7 @@ def test_a_document_put_again_is_the_new_one_with_a_new_tag(place: Place) -> Non
     second = place.store.read_if_changed("m.json", first.etag)
     assert second is not None
     assert second.data == b"second"
+    assert place.store.read_if_changed("m.json", second.etag) is None
 
 
 @pytest.mark.parametrize("size", [0, 1, 8 * MIB, 8 * MIB + 1, 21 * MIB])

@@ -103,6 +103,10 @@ class S3Clients:
                     read_timeout=silence_seconds,
                     max_pool_connections=POOLED_CONNECTIONS,
                     retries={"total_max_attempts": 1},
+                    # a checksum that the storage repeats with a 304, which has no body, makes botocore fail; what is
+                    # put carries Content-MD5, and what is read is hashed
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
                 ),
             )
         except ValueError:
