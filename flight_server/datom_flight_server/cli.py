@@ -170,6 +170,18 @@ def check(config: Path) -> None:
 
 @main.command()
 @_config
+@click.argument("project")
+def init(config: Path, project: str) -> None:
+    """Begin PROJECT, which the settings name, in an empty place and an empty repository."""
+    from .creation import begin
+
+    with _ending():
+        commit = begin(Settings.load(config, os.environ), project)
+        click.echo(f"project {project} begins with commit {commit}")
+
+
+@main.command()
+@_config
 @click.argument("projects", nargs=-1, metavar="[PROJECT]...")
 def repair(config: Path, projects: tuple[str, ...]) -> None:
     """Write what git has and the storage lacks, or has otherwise; data is never touched."""

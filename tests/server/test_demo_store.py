@@ -20,7 +20,6 @@ from datom_flight.identity import data_sha
 from datom_flight.protocol.errors import DatomError
 from datom_flight_server.demo import data
 from datom_flight_server.demo.store import Organisation, create_organisation
-from datom_flight_server.demo.writer import write_version
 from datom_flight_server.metadata.jsonlite import parse
 from support.expected import FIXTURES
 from support.git import git
@@ -43,6 +42,10 @@ def reader(organisation: Organisation) -> Any:
     location = organisation.project.location
     with pytest.warns(datom.GovernanceAttachedWarning):
         return datom.get_conn(datom.store_local(location.root, location.prefix), organisation.project.name)
+
+
+def objects_of(organisation: Organisation) -> Path:
+    return Path(organisation.project.location.root) / organisation.project.location.prefix / "datom"
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -170,7 +173,7 @@ def test_the_official_reader_lists_every_table_at_its_current_version(organisati
 
 
 def test_documents_have_the_fields_of_r_s_in_r_s_order(organisation: Organisation) -> None:
-    ours, rs = organisation.project.objects, GOVERNED / "data-study-001" / "storage" / "study-001" / "datom"
+    ours, rs = objects_of(organisation), GOVERNED / "data-study-001" / "storage" / "study-001" / "datom"
     for key in ("dm/.metadata/metadata.json", "dm/.metadata/version_history.json", ".metadata/governance.json"):
         assert shape(parse((ours / key).read_bytes())) == shape(parse((rs / key).read_bytes()))
     our_manifest, r_manifest = (parse((root / ".metadata/manifest.json").read_bytes()) for root in (ours, rs))
@@ -198,11 +201,11 @@ def test_storage_holds_what_the_history_names_and_nothing_else(organisation: Org
         expected |= {f"{name}/.metadata/metadata.json", f"{name}/.metadata/version_history.json"}
         for row in datom_rows(organisation, name):
             expected |= {f"{name}/.metadata/{row['version']}.json", f"{name}/{row['data_sha']}.parquet"}
-    assert files(organisation.project.objects).keys() == expected
+    assert files(objects_of(organisation)).keys() == expected
 
 
 def test_payloads_are_stored_as_r_stores_them(organisation: Organisation) -> None:
-    for path in organisation.project.objects.glob("*/*.parquet"):
+    for path in objects_of(organisation).glob("*/*.parquet"):
         documents = [parse(snapshot.read_bytes()) for snapshot in path.parent.glob(f".metadata/{'?' * 64}.json")]
         document = next(found for found in documents if found["data_sha"] == path.stem)
         assert document["parquet_sha"] == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -215,25 +218,25 @@ def test_payloads_are_stored_as_r_stores_them(organisation: Organisation) -> Non
 
 
 def test_storage_mirrors_git_and_adds_the_commit_of_each_version(organisation: Organisation) -> None:
-    project = organisation.project
-    manifest = git_file(project.repository, ".datom/manifest.json")
-    assert (project.objects / ".metadata/manifest.json").read_bytes() == manifest
+    repository = Path(organisation.data_repository.url)
+    manifest = git_file(repository, ".datom/manifest.json")
+    assert (objects_of(organisation) / ".metadata/manifest.json").read_bytes() == manifest
     for name in data.TABLES:
-        current = git_file(project.repository, f"{name}/metadata.json")
-        assert (project.objects / name / ".metadata/metadata.json").read_bytes() == current
-        stored = parse((project.objects / name / ".metadata/version_history.json").read_bytes())
-        recorded = parse(git_file(project.repository, f"{name}/version_history.json"))
+        current = git_file(repository, f"{name}/metadata.json")
+        assert (objects_of(organisation) / name / ".metadata/metadata.json").read_bytes() == current
+        stored = parse((objects_of(organisation) / name / ".metadata/version_history.json").read_bytes())
+        recorded = parse(git_file(repository, f"{name}/version_history.json"))
         assert [{k: v for k, v in row.items() if k != "commit_sha"} for row in stored] == recorded
         for row in stored:
             assert list(row)[-1] == "commit_sha"
-            at_commit = parse(git_file(project.repository, f"{name}/version_history.json", row["commit_sha"]))
+            at_commit = parse(git_file(repository, f"{name}/version_history.json", row["commit_sha"]))
             assert at_commit[0]["version"] == row["version"]
-            commit = pygit2.Repository(str(project.repository))[row["commit_sha"]].peel(pygit2.Commit)
+            commit = pygit2.Repository(str(repository))[row["commit_sha"]].peel(pygit2.Commit)
             assert commit.message == row["commit_message"]
 
 
 def test_each_write_commits_exactly_its_three_documents(organisation: Organisation) -> None:
-    repository = pygit2.Repository(str(organisation.project.repository))
+    repository = pygit2.Repository(organisation.data_repository.url)
     commits = list(repository.walk(repository.references["refs/heads/main"].target))
     assert [commit.message for commit in commits[-2:]] == [
         "Attach governance: STUDY_001",
@@ -247,7 +250,7 @@ def test_each_write_commits_exactly_its_three_documents(organisation: Organisati
 
 
 def test_the_data_repository_clones_like_r_s(organisation: Organisation, tmp_path: Path) -> None:
-    pygit2.clone_repository(str(organisation.project.repository), str(tmp_path / "clone"))
+    pygit2.clone_repository(organisation.data_repository.url, str(tmp_path / "clone"))
     found = {path for path in files(tmp_path / "clone") if not path.startswith(".git/")}
     documents = {f"{name}/{file}.json" for name in data.TABLES for file in ("metadata", "version_history")}
     project = {".datom/manifest.json", ".datom/project.yaml", ".datom/governance.json", ".gitignore", "README.md"}
@@ -289,12 +292,11 @@ def test_opening_an_organisation_again_changes_nothing_and_continues(tmp_path: P
 def test_a_write_that_stopped_after_its_commit_is_finished_when_opened_again(tmp_path: Path) -> None:
     made = create_organisation(tmp_path)
     made.write_cut(1)
-    objects = made.project.objects
+    objects = objects_of(made)
     shutil.copytree(objects, tmp_path / "before")
-    when = datetime(2026, 2, 28, 18, tzinfo=UTC)
-    version = write_version(made.project, "dm", data.cut(2)["dm"], "dm: cut 2", when)
+    version = made.write_cut(2)["dm"]
     finished = files(objects)
-    # Put every document back as it was before the write; the payload, which goes first, stays.
+    # put every document back as it was before the cut; the payloads, which go first, stay
     for path, content in files(tmp_path / "before").items():
         (objects / path).write_bytes(content)
     (objects / "dm" / ".metadata" / f"{version}.json").unlink()
@@ -306,7 +308,7 @@ def test_a_write_that_stopped_after_its_commit_is_finished_when_opened_again(tmp
 def test_a_payload_left_behind_by_a_write_that_stopped_is_taken_over(tmp_path: Path) -> None:
     made = create_organisation(tmp_path)
     table = data.cut(1)["dm"]
-    left_behind = made.project.objects / "dm" / f"{data_sha(table)}.parquet"
+    left_behind = objects_of(made) / "dm" / f"{data_sha(table)}.parquet"
     left_behind.parent.mkdir(parents=True)
     pq.write_table(table, left_behind, compression="zstd")
     made.write_cut(1)
@@ -319,15 +321,3 @@ def test_an_organisation_that_was_moved_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatomError) as refused:
         create_organisation(tmp_path / "there")
     assert refused.value.code == "invalid_argument"
-
-
-def test_a_table_that_cannot_be_hashed_leaves_no_trace(tmp_path: Path) -> None:
-    made = create_organisation(tmp_path)
-    before = files(tmp_path)
-    with pytest.raises(DatomError) as refused:
-        write_version(made.project, "dm", pa.table({"x": [b"1"]}), "dm", datetime(2026, 1, 1, tzinfo=UTC))
-    assert refused.value.code == "not_hashable"
-    with pytest.raises(DatomError) as refused:
-        write_version(made.project, "../dm", pa.table({"x": [1]}), "dm", datetime(2026, 1, 1, tzinfo=UTC))
-    assert refused.value.code == "invalid_name"
-    assert files(tmp_path) == before

@@ -28,7 +28,7 @@ _FIRST_DAY = date(2026, 1, 5)
 _SUBJECTS_A_MONTH = 8
 _TREATMENT_DAYS = 168
 
-_FACTOR = pa.dictionary(pa.int8(), pa.string())
+_FACTOR = pa.dictionary(pa.int32(), pa.string())
 
 _ARMS = (
     # code, name, dose in mg
@@ -304,7 +304,7 @@ def _column(name: str, values: Sequence[Any]) -> pa.Array:
         return pa.array(values, kind)
     levels = _LEVELS[name]
     codes = [None if value is None else levels.index(value) for value in values]
-    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int8()), pa.array(levels))
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(levels))
 
 
 def _on(first: date, study_day: int) -> date:

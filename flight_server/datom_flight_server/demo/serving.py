@@ -30,6 +30,9 @@ secret = "file:secret"
 [governance]
 repo = {governance}
 
+[projects.{project}]
+repo = {repository}
+
 [cache]
 directory = "cache"
 disk_bytes = "1GB"
@@ -47,9 +50,15 @@ def demo_settings(organisation: Organisation, listen: str) -> Settings:
     if not secret.exists():
         secret.touch(mode=0o600)
         secret.write_text(secrets.token_hex(_SECRET_BYTES))
-    repository = str(organisation.governance_repository)
     path = organisation.root / "server.toml"
-    path.write_text(_SETTINGS.format(listen=_toml_text(listen), governance=_toml_text(repository)))
+    path.write_text(
+        _SETTINGS.format(
+            listen=_toml_text(listen),
+            governance=_toml_text(str(organisation.governance_repository)),
+            project=PROJECT,
+            repository=_toml_text(organisation.data_repository.url),
+        )
+    )
     return Settings.load(path, {})
 
 

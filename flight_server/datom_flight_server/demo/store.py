@@ -1,4 +1,4 @@
-"""The demo's organisation on disk: a governance repository, and STUDY_001 stored exactly in the format.
+"""The demo's organisation on disk: a governance repository, and STUDY_001, written as any project is.
 
 Below one folder: ``governance.git`` and its mirror ``governance/``, ``study-001.git``, and the data under
 ``storage/study-001/datom/``. Every step is one that can be repeated, so an organisation whose making was interrupted is
@@ -8,27 +8,38 @@ finished by making it again.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
+import pygit2
+
 from datom_flight.protocol.errors import InvalidRequestError
 
+from ..metadata import jsonlite, layout
+from ..metadata.bare import BareRepository
+from ..metadata.current import history_path
 from ..metadata.documents import utc_text
+from ..metadata.git import Author
 from ..metadata.jsonlite import pretty
-from ..metadata.layout import GOVERNANCE_KEY
-from ..metadata.skeleton import INITIAL_MESSAGE, PROJECT_PATH, project_files, yaml_text
-from ..model import DataLocation
+from ..metadata.skeleton import PROJECT_PATH, yaml_text
+from ..model import DataLocation, Project, RepositoryAccess
+from ..storage.local import LocalStore
+from ..versions.arrivals import Limits
+from ..versions.creation import create_project
+from ..versions.spool import Spool
+from ..versions.writer import Writer, table_content
 from . import data
-from .repository import DemoRepository
-from .writer import DemoProject, mirror, put, versions, write_version
 
 PROJECT = data.STUDY
+ENGINEER = Author("Dana Engineer", "dana@acme.example")
 
+_BRANCH = "main"
 _FOUNDED = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 _CUT_TIME = time(18, 0, tzinfo=UTC)
-
-_ABOUT = "A synthetic study for trying things on."
+_LIMITS = Limits(max_bytes=10**9, max_rows=10**7, max_seconds=300)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +59,25 @@ class Organisation:
         return self.root / "governance"
 
     @property
-    def project(self) -> DemoProject:
+    def project(self) -> Project:
         """The one project it governs."""
-        location = DataLocation("local", str(self.root / "storage"), "study-001")
-        return DemoProject(PROJECT, self.root / "study-001.git", location)
+        return Project(PROJECT, DataLocation("local", str(self.root / "storage"), "study-001"))
+
+    @property
+    def data_repository(self) -> RepositoryAccess:
+        """The project's bare data repository."""
+        return RepositoryAccess(str(self.root / "study-001.git"), _BRANCH)
+
+    @property
+    def store(self) -> LocalStore:
+        """The project's objects."""
+        return LocalStore(self.project.location.root, self.project.location.prefix)
 
     @property
     def cuts_written(self) -> int:
-        """How many monthly cuts are in the store; the next one to arrive has the number after it."""
-        # A cut's tables are written in order and every cut changes each of them, so the last counts whole cuts.
-        return len(versions(self.project, data.TABLES[-1]))
+        """How many whole monthly cuts are in the store; the next one to arrive has the number after it."""
+        with _cloned(self.root, "study-001.git") as repository:
+            return min(len(_versions(repository, name)) for name in data.TABLES)
 
     def write_cut(self, number: int, when: datetime | None = None) -> dict[str, str]:
         """Write all tables of a cut; the version of each, by name.
@@ -70,12 +90,21 @@ class Organisation:
         """
         day = data.cut_day(number)
         start = when or datetime.combine(day, _CUT_TIME)
-        return {
-            name: write_version(
-                self.project, name, table, f"{name}: cut {number}, data to {day}", start + timedelta(minutes=index)
-            )
-            for index, (name, table) in enumerate(data.cut(number).items())
-        }
+        spool = Spool(self.root, _LIMITS)
+        written = {}
+        with _cloned(self.root, "study-001.git") as repository:
+            for index, (name, table) in enumerate(data.cut(number).items()):
+                # every cut changes every table, so its versions are counted by cuts
+                there = _versions(repository, name)
+                if len(there) >= number:
+                    written[name] = there[-number]
+                    continue
+                writer = Writer(repository, self.store, _stopped(start + timedelta(minutes=index)))
+                with spool.receive(table.schema, table.to_batches()) as spooled:
+                    message = f"{name}: cut {number}, data to {day}"
+                    receipt = writer.write_table(name, table_content(spooled), ENGINEER, message=message)
+                written[name] = receipt.version
+        return written
 
 
 def create_organisation(directory: str | os.PathLike[str]) -> Organisation:
@@ -87,49 +116,82 @@ def create_organisation(directory: str | os.PathLike[str]) -> Organisation:
     """
     organisation = Organisation(Path(directory).absolute())
     organisation.root.mkdir(parents=True, exist_ok=True)
+    Path(organisation.project.location.root).mkdir(exist_ok=True)
     _create_project(organisation)
     _govern(organisation)
     return organisation
 
 
 def _create_project(organisation: Organisation) -> None:
-    project = organisation.project
-    repository = DemoRepository(project.repository)
-    found = repository.read(PROJECT_PATH)
-    if found is None:
-        files = project_files(project.name, project.location, str(project.repository), _FOUNDED, about=_ABOUT)
-        repository.commit(files, INITIAL_MESSAGE, _FOUNDED)
-    elif f"    root: {yaml_text(project.location.root)}\n".encode() not in found:
-        raise InvalidRequestError(
-            f'the demo organisation in "{organisation.root}" was made in another folder',
-            hint="move it back to where it was made, or give another folder",
-        )
-    marker = {
-        "gov_repo_url": str(organisation.governance_repository),
-        "gov_storage": {"type": "local", "root": str(organisation.governance_storage)},
-        "attached_at": utc_text(_FOUNDED),
-    }
-    repository.commit({".datom/governance.json": pretty(marker)}, f"Attach governance: {project.name}", _FOUNDED)
-    put(project.objects / GOVERNANCE_KEY, pretty(marker))
-    mirror(project)
+    project, store = organisation.project, organisation.store
+    with _cloned(organisation.root, "study-001.git") as repository:
+        tip = repository.fetch()
+        found = None if tip is None else repository.read(tip, PROJECT_PATH)
+        if found is None:
+            create_project(project, organisation.data_repository, repository, store, ENGINEER, _FOUNDED)
+        elif f"    root: {yaml_text(project.location.root)}\n".encode() not in found:
+            raise InvalidRequestError(
+                f'the demo organisation in "{organisation.root}" was made in another folder',
+                hint="move it back to where it was made, or give another folder",
+            )
+        marker = {
+            "gov_repo_url": str(organisation.governance_repository),
+            "gov_storage": {"type": "local", "root": str(organisation.governance_storage)},
+            "attached_at": utc_text(_FOUNDED),
+        }
+        _put(repository, {".datom/governance.json": pretty(marker)}, f"Attach governance: {project.name}")
+        store.put(layout.GOVERNANCE_KEY, pretty(marker))
+        Writer(repository, store).reconcile(thorough=True)
 
 
 def _govern(organisation: Organisation) -> None:
     """Register the project with the governance repository and its mirror."""
-    project = organisation.project
-    repository = DemoRepository(organisation.governance_repository)
-    repository.commit(
-        {"README.md": b"# acme-governance\n", "projects/.gitkeep": b""},
-        "Initialize datom governance repository",
-        _FOUNDED,
-    )
-    place = {"type": project.location.backend, "root": project.location.root, "prefix": project.location.prefix}
+    location = organisation.project.location
+    place = {"type": location.backend, "root": location.root, "prefix": location.prefix}
     readers = {"r": {"default": "datom::datom_read"}, "python": {"default": "datom.read"}}
     files = {
-        f"projects/{project.name}/ref.json": pretty({"current": place, "previous": []}),
-        f"projects/{project.name}/dispatch.json": pretty({"methods": readers}),
-        f"projects/{project.name}/migration_history.json": pretty([]),
+        f"projects/{PROJECT}/ref.json": pretty({"current": place, "previous": []}),
+        f"projects/{PROJECT}/dispatch.json": pretty({"methods": readers}),
+        f"projects/{PROJECT}/migration_history.json": pretty([]),
     }
-    repository.commit(files, f"Register project {project.name}", _FOUNDED)
+    skeleton = {"README.md": b"# acme-governance\n", "projects/.gitkeep": b""}
+    with _cloned(organisation.root, "governance.git") as repository:
+        _put(repository, skeleton, "Initialize datom governance repository")
+        _put(repository, files, f"Register project {PROJECT}")
+    organisation.governance_storage.mkdir(exist_ok=True)
+    mirror = LocalStore(organisation.governance_storage)
     for path, content in files.items():
-        put(organisation.governance_storage / "datom" / path, content)
+        mirror.put(path, content)
+
+
+def _versions(repository: BareRepository, name: str) -> list[str]:
+    """The ids of the versions of `name`, newest first."""
+    tip = repository.fetch()
+    history = None if tip is None else repository.read(tip, history_path(name))
+    return [] if history is None else [entry["version"] for entry in jsonlite.parse(history)]
+
+
+def _stopped(moment: datetime) -> Callable[[], datetime]:
+    """A clock that shows `moment`."""
+    return lambda: moment
+
+
+@contextmanager
+def _cloned(root: Path, name: str) -> Iterator[BareRepository]:
+    """The remote `name` of the organisation in `root`, made when it is not there yet, and a clone of it to work in."""
+    remote = root / name
+    if not remote.exists():
+        pygit2.init_repository(str(remote), bare=True, initial_head=_BRANCH)
+    repository = BareRepository(str(remote), None, _BRANCH, root / "clones" / name)
+    try:
+        yield repository
+    finally:
+        repository.close()
+
+
+def _put(repository: BareRepository, files: Mapping[str, bytes], message: str) -> None:
+    """Commit and push `files`, unless they are all there already."""
+    tip = repository.fetch()
+    if tip is not None and all(repository.read(tip, path) == content for path, content in files.items()):
+        return
+    repository.push(repository.commit(tip, files, message, ENGINEER, _FOUNDED))

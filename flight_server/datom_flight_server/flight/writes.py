@@ -27,7 +27,7 @@ from ..model import Kind, Project, Role
 from ..versions.projects import Projects
 from ..versions.spool import Spool
 from ..versions.validation import Finding
-from ..versions.writer import TableContent, author_of
+from ..versions.writer import author_of, table_content
 from ..versions.writers import Writers
 from .middleware import Request
 
@@ -80,19 +80,12 @@ class Writes:
         writer = self._writers.writer(catalog.project)
         parents, lineage = self._parents(request, asked.parents)
         with self._place(), self._spool.receive(reader.schema, _batches(reader, asked)) as spooled:
-            data_sha, encoded = spooled.identify()
+            content = table_content(spooled)
             # it may have expired while the rows came
             self._authenticator.authenticate(request.bearer)
             receipt = writer.write_table(
                 asked.table,
-                TableContent(
-                    data_sha,
-                    encoded.path,
-                    encoded.parquet_sha,
-                    encoded.size_bytes,
-                    spooled.rows,
-                    tuple(spooled.schema.names),
-                ),
+                content,
                 author_of(request.principal.name),
                 message=asked.message,
                 custom=asked.metadata,

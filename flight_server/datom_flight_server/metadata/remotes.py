@@ -71,7 +71,7 @@ def connect(
     repository: pygit2.Repository, url: str, callbacks: Callbacks
 ) -> tuple[pygit2.remotes.Remote, Mapping[str, str]]:
     """The remote at `url`, connected for fetching, and the commits it offers by reference."""
-    remote = repository.remotes.create_anonymous(url)
+    remote = repository.remotes.create_anonymous(_address(url))
     remote.connect(callbacks=callbacks, proxy=True)
     return remote, {str(head.name): str(head.oid) for head in remote.list_heads(connect=False)}
 
@@ -81,6 +81,12 @@ def folder_of(url: str) -> Path | None:
     if url.startswith("file://"):
         return Path(unquote(urlsplit(url).path))
     return Path(url) if "://" not in url and (url.startswith("/") or Path(url).is_dir()) else None
+
+
+def _address(url: str) -> str:
+    """`url` as libgit2 takes it: a bare path with a colon in it would name a host."""
+    folder = folder_of(url)
+    return url if folder is None else folder.absolute().as_uri()
 
 
 def explanation(error: BaseException, url: str) -> DatomError:

@@ -114,6 +114,14 @@ class Mirror:
                 self._store.put(key, data)
                 yield Act(key, "was missing" if stored is None else "was not what git says")
 
+    def repair_manifest(self, tip: str) -> Iterator[Act]:
+        """Write the manifest where the storage has it not as `tip` does; for when every artifact is mirrored."""
+        data = self._repository.read(tip, MANIFEST_PATH)
+        stored = self._stored(layout.MANIFEST_KEY)
+        if data is not None and stored != data:
+            self._store.put(layout.MANIFEST_KEY, data)
+            yield Act(layout.MANIFEST_KEY, "was missing" if stored is None else "was not what git says")
+
     def _repair_snapshots(self, name: str, tip: str, current: Current) -> Iterator[Act]:
         commits = self._commits_of(name, tip, current)
         for version in current.versions:

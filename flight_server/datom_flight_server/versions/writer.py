@@ -31,6 +31,7 @@ from ..metadata.set_documents import plan_set
 from ..model import Kind
 from ..storage.base import WritableStore
 from .mirror import Act, Mirror
+from .spooled import Spooled
 
 _ATTEMPTS = 20
 """How often a write is built anew on a head that others moved."""
@@ -50,6 +51,17 @@ class TableContent:
     size_bytes: int
     rows: int
     columns: tuple[str, ...]
+
+
+def table_content(spooled: Spooled) -> TableContent:
+    """The content of a spooled table, hashed and encoded; its file goes when the spooled table does.
+
+    Raises:
+        DatomError: ``not_hashable``, ``timeout``, or ``overloaded`` when the disk is full.
+    """
+    data_sha, encoded = spooled.identify()
+    columns = tuple(spooled.schema.names)
+    return TableContent(data_sha, encoded.path, encoded.parquet_sha, encoded.size_bytes, spooled.rows, columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +157,8 @@ class Writer:
         def prepare(current: Current, change: Change) -> _Prepared:
             planned = plan_set(current, members, tags, change)
             key = layout.payload_key(name, Kind.SET, planned.plan.data_sha)
+            if planned.plan.reuses_object and self._is_stored(key):
+                return _Prepared(planned.plan, _nothing)
             return _Prepared(planned.plan, lambda: self._store.put(key, planned.payload))
 
         return self._write(name, author, message, expected, prepare)
@@ -168,6 +182,8 @@ class Writer:
             for name in dict.fromkeys([*lagging, *sorted(self._unmirrored)]):
                 acts += self._mirror.repair(name, tip)
                 self._unmirrored.discard(name)
+            if all(act.done for act in acts):
+                acts += self._mirror.repair_manifest(tip)
             return acts
 
     def differing(self, name: str | None = None) -> dict[str, list[str]]:
