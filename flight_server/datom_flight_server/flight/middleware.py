@@ -17,6 +17,7 @@ from datom_flight.protocol.errors import CODES, AuthenticationError, DatomError
 from ..auth.base import Authenticator
 from ..model import Principal
 from .boundary import boundary
+from .session import AS_OF_HEADER, PROJECT_HEADER, Session, split_bearer
 
 REQUEST = "request"
 """The name under which handlers find the call's `Request`."""
@@ -36,16 +37,25 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
         id: names the call in the log, in response headers and in errors.
         principal: who calls.
         bearer: the token they came with; None without one.
+        session: what is settled for all calls of the connection.
         subject: what the call is about, for the log; set by handlers.
     """
 
     def __init__(
-        self, request_id: str, verb: str, principal: Principal, bearer: str | None, answer: str | None, ended: Ended
+        self,
+        request_id: str,
+        verb: str,
+        principal: Principal,
+        bearer: str | None,
+        session: Session,
+        answer: str | None,
+        ended: Ended,
     ) -> None:
         super().__init__()
         self.id = request_id
         self.principal = principal
         self.bearer = bearer
+        self.session = session
         self.subject = ""
         self._verb = verb
         self._answer = answer
@@ -90,15 +100,16 @@ class RequestFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]
         verb = info.method.name.lower()
         with boundary(request_id):
             try:
-                bearer = _token(_header(headers, "authorization"))
+                bearer, settled = split_bearer(_token(_header(headers, "authorization")))
                 principal = self._authenticator.authenticate(bearer)
+                session = settled.over(Session(_header(headers, PROJECT_HEADER), _header(headers, AS_OF_HEADER)))
             except DatomError as error:
                 _access_log.info("%s - %s - %s", request_id, verb, error.code)
                 self._ended(verb, error.code, 0)
                 raise
             # any other call that answers with an authorization header makes drivers replace their token
             answer = bearer if info.method == fl.FlightMethod.HANDSHAKE else None
-            return Request(request_id, verb, principal, bearer, answer, self._ended)
+            return Request(request_id, verb, principal, bearer, session, answer, self._ended)
 
 
 class NoHandshake(fl.ServerAuthHandler):  # type: ignore[misc]
