@@ -55,7 +55,7 @@ class RowSource:
         schema = _indexless(reader.schema)
         # What knows its length holds its rows and can be asked for them again; a stream gives them once.
         if isinstance(data, Sized):
-            return cls(schema, lambda: _reader(data), len(data))
+            return cls(schema, lambda: _reader(data))
         return cls(schema, _Once(reader))
 
     @property

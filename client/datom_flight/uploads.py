@@ -57,7 +57,7 @@ def upload(calls: Calls, request: WriteRequest, rows: RowSource) -> WriteReceipt
     """
     sending = _Upload(request, rows)
     try:
-        answer = calls.retried(lambda: calls.attempt(sending.send, WRITE_SECONDS))
+        answer = calls.retried(lambda: calls.attempt(sending.send, WRITE_SECONDS), progressed=sending.broke_off)
     except _FinalError as final:
         failure = final.reason
     except ConflictError as error:
@@ -85,19 +85,27 @@ class _Upload:
         self._request = request
         self._rows = rows
         self._attempts = 0
+        self._sent = 0
+        self._failure: DatomError | None = None
 
     def send(self, replica: Replica, options: fl.FlightCallOptions) -> bytes:
         """Send all the rows in one call; gives the server's receipt."""
         self._attempts += 1
+        self._sent = 0
         try:
             return self._put(replica.client, options)
         except DatomError as error:
             failure = error
         except TRANSPORT_ERRORS as error:
             failure = to_datom_error(error, replica.url)
+        self._failure = failure
         if self._rows.repeatable:
             raise failure
         raise _FinalError(_unrepeated(failure))
+
+    def broke_off(self) -> bool:
+        """Whether the last attempt got somewhere, and was then cut: its time was not spent waiting for a failure."""
+        return self._sent > 0 and self._failure is not None and self._failure.code in ("unavailable", "truncated")
 
     def explained(self, error: ConflictError) -> ConflictError:
         """`error`, saying so if an attempt whose answer was lost may be what it conflicts with."""
@@ -110,11 +118,10 @@ class _Upload:
         schema = self._rows.schema
         writer, answers = client.do_put(fl.FlightDescriptor.for_command(self._request.to_json()), schema, options)
         try:
-            sent = 0
             for batch in self._batches():
                 writer.write_batch(batch)
-                sent += batch.num_rows
-            writer.write_with_metadata(pa.RecordBatch.from_pylist([], schema=schema), WriteEnd(sent).to_json())
+                self._sent += batch.num_rows
+            writer.write_with_metadata(pa.RecordBatch.from_pylist([], schema=schema), WriteEnd(self._sent).to_json())
             writer.done_writing()
             answer = answers.read()
             if answer is None:

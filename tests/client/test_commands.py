@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datom_flight.cli import commands
+from datom_flight.protocol.errors import DatomError
 from support.rows import rows
 from support.server import await_condition, clean_environment, command, run_command
 from support.tls import write_certificate
@@ -127,6 +128,9 @@ def test_a_tls_mistake_is_one_line_too(run: Run, tmp_path: Path) -> None:
         ["read", "dm", "--limit", "x"],
         ["tables", "--format", "xml"],
         ["read", "dm", "-o", "dm.xls"],
+        ["write", "dm"],
+        ["write", "dm", "dm.pdf"],
+        ["sync"],
     ],
 )
 def test_wrong_usage_is_2(run: Run, arguments: list[str]) -> None:
@@ -252,6 +256,66 @@ def test_a_slow_read_shows_progress_on_a_terminal_only(server: WireServer, tmp_p
     assert process.returncode == 0
     assert len(output.splitlines()) == 41
     assert b"dm" in b"".join(shown)
+
+
+def test_a_file_is_written_and_its_receipt_printed(server: WireServer, run: Run, tmp_path: Path) -> None:
+    pq.write_table(rows(30), tmp_path / "dm.parquet")
+    (tmp_path / "about.json").write_text('{"cut": "2026-04-01"}')
+    result = run(
+        *["write", "dm", "dm.parquet", "--message", "April cut", "--metadata", "about.json", "--expected", ""],
+        *["--parent", "lb@8a3b", "--parent", "STUDY_002/vs@77ab", "--format", "json"],
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    receipt = json.loads(result.stdout)
+    assert list(receipt) == ["table", "version", "data_sha", "parquet_sha", "commit", "action"]
+    assert (receipt["table"], receipt["action"]) == ("dm", "full")
+    request, batches = server.writes[-1]
+    assert sum(batch.num_rows for batch in batches) == 30
+    assert (request.message, request.metadata, request.expected) == ("April cut", {"cut": "2026-04-01"}, "")
+    assert [(parent.source, parent.table, parent.version) for parent in request.parents or ()] == [
+        ("STUDY_001", "lb", "8a3b"),
+        ("STUDY_002", "vs", "77ab"),
+    ]
+    assert "* Action:  none" in run("write", "dm", "dm.parquet").stdout
+    assert run("write", "dm", "dm.parquet", "--format", "csv").stdout.startswith("table,version,data_sha")
+
+
+def test_types_that_were_inferred_are_said(server: WireServer, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "dm.csv").write_text("USUBJID,AGE\n01-001,34\n")
+    result = run("write", "dm", "dm.csv")
+    assert result.returncode == 0
+    assert result.stderr == "types inferred from dm.csv: USUBJID string, AGE int64\n"
+
+
+def test_a_write_that_is_refused_is_one_line(server: WireServer, run: Run, tmp_path: Path) -> None:
+    pq.write_table(rows(3), tmp_path / "dm.parquet")
+    (tmp_path / "damaged.parquet").write_text("PAR1")
+    server.faults.refuse_after = [(1, DatomError.of("permission_denied", "readers do not write"))]
+    assert "permission_denied" in one_line(run("write", "dm", "dm.parquet"))
+    assert "conflict" in one_line(run("write", "dm", "dm.parquet", "--expected", "a" * 64))
+    assert '"damaged.parquet" cannot be read' in one_line(run("write", "dm", "damaged.parquet"))
+    assert "No such file" in one_line(run("write", "dm", "missing.parquet"))
+    assert "is not a JSON object" in one_line(run("write", "dm", "dm.parquet", "--metadata", "dm.parquet"))
+
+
+def test_a_set_is_written_from_its_file(server: WireServer, run: Run, tmp_path: Path) -> None:
+    answer = {"table": "adam", "version": "a" * 64, "data_sha": "b" * 64, "parquet_sha": None, "commit": "d" * 40}
+    server.answers["datom.write_set"] = [{**answer, "action": "full"}]
+    member = {"id": {"project": "STUDY_001", "name": "dm", "kind": "table", "version": "e" * 64}}
+    (tmp_path / "adam.json").write_text(json.dumps({"members": [member], "tags": {"purpose": "interim"}}))
+    result = run("write-set", "adam", "adam.json", "--message", "first", "--format", "json")
+    assert json.loads(result.stdout) == {**answer, "action": "full"}
+    assert server.calls[-1][1] == {
+        "project": "STUDY_001",
+        "table": "adam",
+        "members": [member],
+        "tags": {"purpose": "interim"},
+        "message": "first",
+    }
+    (tmp_path / "odd.json").write_text('{"members": [], "labels": {}}')
+    assert 'unknown key "labels"' in one_line(run("write-set", "adam", "odd.json"))
+    (tmp_path / "none.json").write_text("{}")
+    assert 'no list "members"' in one_line(run("write-set", "adam", "none.json"))
 
 
 def test_every_command_and_option_is_documented() -> None:

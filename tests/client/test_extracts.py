@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyreadstat
 import pytest
-import xlsxwriter
+import xlsxwriter  # type: ignore[import-untyped]
 
 from datom_flight import DatomError
 from datom_flight.extracts import FORMATS, extract_format, open_extract
@@ -119,7 +119,14 @@ FRAME = pd.DataFrame(
         "RACE": [1, 2, 1],
     }
 )
-LABELS = ["Unique Subject Identifier", "Age", "Date of Birth", "Start of Treatment", "Time of Visit", "Race"]
+LABELS: list[str | None] = [
+    "Unique Subject Identifier",
+    "Age",
+    "Date of Birth",
+    "Start of Treatment",
+    "Time of Visit",
+    "Race",
+]
 
 
 def write_statistics(path: Path) -> Path:

@@ -262,6 +262,19 @@ def test_a_table_whose_receipt_was_lost_is_sent_again(server: WireServer, conn: 
     assert len(server._tables["STUDY_001", "dm"]) == 1
 
 
+def test_a_long_write_that_is_cut_is_sent_again(
+    server: WireServer, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datom_flight.calls.RETRY_SECONDS", 0.0)
+    batch = pa.record_batch({"x": np.arange(400_000.0)})
+    server.faults.refuse_after = [(15, DatomError.of("unavailable", "the server is stopping"))]
+    conn.write("dm", pa.Table.from_batches([batch] * 20))
+    assert puts(server) == 2
+    server.faults.refuse_after = [(15, DatomError.of("store_unreachable", "the storage does not answer"))]
+    assert refusal(conn.write, "dm", pa.Table.from_batches([batch] * 20)).code == "store_unreachable"
+    assert puts(server) == 3
+
+
 def test_a_conflict_after_a_lost_receipt_says_that_it_may_be_with_itself(server: WireServer, conn: Connection) -> None:
     server.faults.lose_receipt = [None]
     error = refusal(conn.write, "dm", rows(30), expected="")
