@@ -74,12 +74,23 @@ class Writes:
     ) -> WriteReceipt:
         """Write the rows that `reader` brings. Nothing is visible before all have come and the token still holds."""
         asked = write_request(descriptor)
+        self.authorise(request, asked)
+        return self.write(request, asked, reader.schema, rows_of(reader, asked))
+
+    def authorise(self, request: Request, asked: WriteRequest) -> None:
+        """Return when the caller may write what `asked` names; raises as `Policy.authorise` does."""
         request.subject = f"{asked.project}/{asked.table}"
         self._policy.authorise(request.principal, asked.project, Role.DEVELOPER)
+
+    def write(
+        self, request: Request, asked: WriteRequest, schema: pa.Schema, batches: Iterator[pa.RecordBatch]
+    ) -> WriteReceipt:
+        """Write these rows, of `schema` and not to be trusted, as `put` does."""
+        self.authorise(request, asked)
         catalog = self._projects.catalog(asked.project)
         writer = self._writers.writer(catalog.project)
         parents, lineage = self._parents(request, asked.parents)
-        with self._place(), self._spool.receive(reader.schema, _batches(reader, asked)) as spooled:
+        with self._place(), self._spool.receive(schema, batches) as spooled:
             content = table_content(spooled)
             # it may have expired while the rows came
             self._authenticator.authenticate(request.bearer)
@@ -189,7 +200,7 @@ def _original(asked: WriteRequest) -> tuple[str, str] | None:
     return asked.original_file_sha, asked.original_format
 
 
-def _batches(reader: fl.MetadataRecordBatchReader, asked: WriteRequest) -> Iterator[pa.RecordBatch]:
+def rows_of(reader: fl.MetadataRecordBatchReader, asked: WriteRequest) -> Iterator[pa.RecordBatch]:
     """The rows that come, batch by batch; to the end record, where the request promises one.
 
     Raises:
