@@ -65,7 +65,10 @@ class Reads:
 
     def info(self, request: Request, descriptor: fl.FlightDescriptor) -> fl.FlightInfo:
         """The schema, exact totals and tickets of what `descriptor` asks for; every ticket names the full version."""
-        asked = read_request(descriptor)
+        return self.info_of(request, read_request(descriptor), descriptor)
+
+    def info_of(self, request: Request, asked: ReadRequest, descriptor: fl.FlightDescriptor) -> fl.FlightInfo:
+        """`info` for the rows `asked`, whatever `descriptor` says."""
         catalog, table = self._open(request, asked)
         with table:
             selection = self._selection(asked, table)
