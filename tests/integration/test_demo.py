@@ -77,6 +77,6 @@ def test_the_story_ends_with_the_same_bytes_and_a_refused_write(tmp_path: Path) 
     assert complaints == ""
     assert len(re.findall(r"^    (?:dm|ex|lb|ae) .* identical$", said, re.MULTILINE)) == 4
     assert "DIFFERENT" not in said
-    assert "refused: permission_denied" in said
+    assert "error: permission_denied" in said
     history = json.loads((tmp_path / "demo/storage/study-001/datom/dm/.metadata/version_history.json").read_text())
     assert len(history) == 9

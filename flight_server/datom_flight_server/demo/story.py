@@ -10,17 +10,19 @@ import hashlib
 import os
 import shlex
 import subprocess
-import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+
+import pyarrow.parquet as pq
 
 from datom_flight.protocol.errors import InternalError
 
 from ..app import App
 from ..model import Role
-from .data import CUTS
+from .data import CUTS, cut, cut_day
 from .serving import PEOPLE, demo_settings, demo_tokens
 from .store import PROJECT, Organisation
 
@@ -30,21 +32,6 @@ _ENGINEER = PEOPLE[Role.DEVELOPER]
 _STATISTICIAN = PEOPLE[Role.READER]
 _PIN = "interim-analysis.pin.json"
 _COMMAND_SECONDS = 120
-
-_REFUSED_WRITE = """\
-import os
-import datom_flight, pyarrow.flight as flight
-conn = datom_flight.connect()
-dm = conn.read("dm")
-headers = [(b"authorization", b"Bearer " + os.environ["DATOM_FLIGHT_TOKEN"].encode())]
-where = flight.FlightDescriptor.for_path(conn.project, "dm")
-writer, _ = conn.flight.do_put(where, dm.schema, flight.FlightCallOptions(headers=headers))
-try:
-    writer.write_table(dm.slice(1))
-    writer.close()
-except flight.FlightUnauthorizedError as refused:
-    print("refused:", str(refused).split(" [")[0])
-"""
 
 
 def write_cuts(organisation: Organisation, last: int) -> None:
@@ -67,21 +54,29 @@ def play(organisation: Organisation, listen: str, say: Callable[[str], None]) ->
     settings = demo_settings(organisation, listen)
     app = App(settings)
     try:
-        with tempfile.TemporaryDirectory(prefix="statistician-") as laptop:
-            _Story(organisation, app.start(), demo_tokens(settings)[Role.READER], Path(laptop), say).tell()
+        with tempfile.TemporaryDirectory(prefix="datom-flight-story-") as folder:
+            _Story(organisation, app.start(), demo_tokens(settings), Path(folder), say).tell()
     finally:
         app.stop(grace_seconds=1)
 
 
 class _Story:
     def __init__(
-        self, organisation: Organisation, url: str, token: str, laptop: Path, say: Callable[[str], None]
+        self,
+        organisation: Organisation,
+        url: str,
+        tokens: Mapping[Role, str],
+        folder: Path,
+        say: Callable[[str], None],
     ) -> None:
         self._organisation = organisation
         self._url = url
-        self._token = token
-        self._laptop = laptop
+        self._tokens = tokens
+        self._laptop = folder / "laptop"
+        self._desk = folder / "desk"
         self._say = say
+        for place in (self._laptop, self._desk):
+            place.mkdir()
 
     def tell(self) -> None:
         self._hand_off()
@@ -102,13 +97,13 @@ class _Story:
         )
         self._say(f"    server   {self._url}")
         self._say(f"    project  {PROJECT}")
-        self._say(f"    token    {self._token[:16]}…  (reader, 90 days)")
+        self._say(f"    token    {self._tokens[Role.READER][:16]}…  (reader, 90 days)")
 
     def _read(self) -> None:
         self._title("The statistician reads")
         self._say(f"{_STATISTICIAN}: no AWS keys, no GitHub account; the token is all she needs.\n")
         self._say(f"$ export DATOM_FLIGHT_URL={self._url} DATOM_FLIGHT_PROJECT={PROJECT}")
-        self._say(f"$ export DATOM_FLIGHT_TOKEN={self._token[:16]}…")
+        self._say(f"$ export DATOM_FLIGHT_TOKEN={self._tokens[Role.READER][:16]}…")
         self._run("whoami")
         self._run("tables")
         self._run("read", "dm", "--columns", "USUBJID,SEX,AGE,ARM,RFSTDTC", "--limit", "5")
@@ -137,13 +132,19 @@ class _Story:
 
     def _move_on(self) -> None:
         self._title("Three months pass")
-        next_cut = self._organisation.cuts_written + 1
-        for number in range(next_cut, next_cut + _CUTS_LATER):
-            if number not in CUTS:
-                self._say(f"{_ENGINEER}: the study is complete, there is no cut {number}.")
-                break
-            self._organisation.write_cut(number)
-            self._say(f"{_ENGINEER}: cut {number} of dm, ex, lb and ae is in.")
+        cuts = [number for number in CUTS if number > self._organisation.cuts_written][:_CUTS_LATER]
+        if not cuts:
+            self._say(f"{_ENGINEER}: the study is complete, no more cuts come.")
+        for number in cuts[:1]:
+            self._say(f"{_ENGINEER}: cut {number} of dm, ex, lb and ae is in; the developer token may write it.\n")
+            for table, rows in cut(number).items():
+                file = f"{table}-cut{number}.parquet"
+                pq.write_table(rows, self._desk / file)
+                message = f"{table}: cut {number}, data to {cut_day(number)}"
+                self._run("write", table, file, "--message", message, role=Role.DEVELOPER)
+        for number in cuts[1:]:
+            self._organisation.write_cut(number, datetime.now(UTC))
+            self._say(f"{_ENGINEER}: cut {number} is in as well.")
         self._run("history", "dm", "--limit", "4")
         self._title("The safety review asks where the numbers came from")
         self._say(f"{_STATISTICIAN}: the same pin, the same commands.")
@@ -160,34 +161,26 @@ class _Story:
 
     def _refuse(self) -> None:
         self._title("She cannot change anything, not even by accident")
-        script = self._laptop / "write.py"
-        script.write_text(_REFUSED_WRITE)
-        self._say("$ cat write.py")
-        for line in _REFUSED_WRITE.splitlines():
-            self._say(f"    {line}")
-        answer = self._execute("$ python write.py", [sys.executable, str(script)])
+        answer = self._run("write", "dm", "dm-then.parquet", exit_code=1)
         if "permission_denied" not in answer:
             raise InternalError("a reader's write was not refused")
 
     def _title(self, text: str) -> None:
         self._say(f"\n── {text} " + "─" * max(0, 76 - len(text)) + "\n")
 
-    def _run(self, *arguments: str) -> str:
-        """Run ``datom-flight`` as she types it."""
-        command = Path(sysconfig.get_path("scripts")) / "datom-flight"
-        return self._execute("$ datom-flight " + " ".join(map(_quoted, arguments)), [str(command), *arguments])
-
-    def _execute(self, typed: str, command: list[str]) -> str:
+    def _run(self, *arguments: str, role: Role = Role.READER, exit_code: int = 0) -> str:
+        """Run ``datom-flight`` as the person with that role types it; what it says."""
+        typed = "$ datom-flight " + " ".join(map(_quoted, arguments))
         self._say(typed)
         environment = {
             **os.environ,
             "DATOM_FLIGHT_URL": self._url,
             "DATOM_FLIGHT_PROJECT": PROJECT,
-            "DATOM_FLIGHT_TOKEN": self._token,
+            "DATOM_FLIGHT_TOKEN": self._tokens[role],
         }
-        done = subprocess.run(  # noqa: S603 - our own command, or the script above
-            command,
-            cwd=self._laptop,
+        done = subprocess.run(  # noqa: S603 - our own command
+            [str(Path(sysconfig.get_path("scripts")) / "datom-flight"), *arguments],
+            cwd=self._laptop if role is Role.READER else self._desk,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -198,7 +191,7 @@ class _Story:
         )
         for line in done.stdout.splitlines():
             self._say(line)
-        if done.returncode != 0:
+        if done.returncode != exit_code:
             raise InternalError(f'the story stops at "{typed}", which ended with exit code {done.returncode}')
         return done.stdout
 
