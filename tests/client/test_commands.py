@@ -222,6 +222,23 @@ def test_ctrl_c_ends_it_at_once_with_130_and_no_half_file(stalled: subprocess.Po
     assert not list(tmp_path.glob("*dm.csv*"))
 
 
+def test_ctrl_c_ends_a_write_with_130_and_nothing_is_written(server: WireServer, tmp_path: Path) -> None:
+    pq.write_table(rows(100), tmp_path / "dm.parquet", row_group_size=10)
+    server.faults.stall_after = [1]
+    with subprocess.Popen(
+        [command("datom-flight"), "write", "dm", "dm.parquet", "--url", server.url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=clean_environment(tmp_path),
+        cwd=tmp_path,
+    ) as process:
+        await_condition(lambda: any(method == "DoPut" for method, _ in server.calls), 30, "the write has begun")
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=20)
+    assert (process.returncode, output, errors.strip()) == (130, b"", b"")
+    server.faults.release.set()
+
+
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
 def test_a_slow_read_shows_progress_on_a_terminal_only(server: WireServer, tmp_path: Path) -> None:
     server.put("dm", rows(40))

@@ -84,6 +84,11 @@ def test_codes_of_digits_stay_text(tmp_path: Path) -> None:
     }
 
 
+def test_a_byte_order_mark_and_other_line_ends_are_no_part_of_the_table(tmp_path: Path) -> None:
+    (tmp_path / "dm.csv").write_bytes("\ufeffNAME,AGE\r\nJosé,34\r\n".encode())
+    assert table(tmp_path / "dm.csv").to_pydict() == {"NAME": ["José"], "AGE": [34]}
+
+
 def test_lines_within_a_value_stay_in_it(tmp_path: Path) -> None:
     (tmp_path / "dm.csv").write_text('A,B\n1,"two\nlines"\n2,"a ""quote"""\n')
     assert table(tmp_path / "dm.csv")["B"].to_pylist() == ["two\nlines", 'a "quote"']
@@ -95,6 +100,8 @@ def test_lines_within_a_value_stay_in_it(tmp_path: Path) -> None:
         (b"", "cannot be read as csv"),
         (b"A,B\n1,2,3\n", "cannot be read as csv"),
         (b"A,A\n1,2\n", 'several columns called "A"'),
+        (b"A;B\n1,5;2\n", "cannot be read as csv"),
+        (b"A;B\n1;2\n", 'has one column, "A;B"'),
         ("NAME\nJosé\n".encode("latin-1"), 'column "NAME" that is not UTF-8'),
     ],
 )

@@ -34,6 +34,8 @@ def _read(path: Path, kind: str, delimiter: str) -> RowSource:
         twins = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
         if twins:
             raise problem(path, f'has several columns called "{twins[0]}"', "give each column a name of its own")
+        if table.num_columns == 1 and any(mark in table.column_names[0] for mark in ",;\t|"):
+            raise problem(path, f'has one column, "{table.column_names[0]}"', f"separate columns as .{kind} does")
         texts = _parse(path, delimiter, {field.name: pa.string() for field in table.schema if _is_suspect(field.type)})
     for index, field in enumerate(table.schema):
         if pa.types.is_binary(field.type):
