@@ -158,7 +158,8 @@ def test_the_server_s_settings_in_the_readme_are_taken(tmp_path: Path) -> None:
     certificate, key = write_certificate(tmp_path)
     assert (certificate.name, key.name) == ("server.crt", "server.key")
     (tmp_path / "server.toml").write_text(text)
-    settings = Settings.load(tmp_path / "server.toml", {"DATOM_FLIGHT_SECRET": "s" * 64})
+    environment = {"DATOM_FLIGHT_SECRET": "s" * 64, "DATOM_FLIGHT_REPO_TOKEN": "t" * 40}
+    settings = Settings.load(tmp_path / "server.toml", environment)
     assert settings.projects["STUDY_001"].data == DataLocation("s3", "study-001-datom")
 
 
