@@ -101,15 +101,19 @@ def _column(kind: pa.DataType, values: list[Any]) -> pa.Array:
     return pa.array(values, kind)
 
 
-@st.composite
-def tables(draw: st.DrawFn) -> pa.Table:
-    """A table of every column, some values missing."""
-    random = Random(draw(st.integers(0, 2**32)))
+def random_table(seed: int) -> pa.Table:
+    """A table of every column, some values missing; the same for the same `seed`."""
+    random = Random(seed)
     arrays = {
         name: _column(kind, [random.choice([*values, None]) for _ in range(ROWS)])
         for name, (kind, values) in COLUMNS.items()
     }
     return pa.table(arrays).append_column("row", pa.array(range(ROWS), pa.int64()))
+
+
+def tables() -> st.SearchStrategy[pa.Table]:
+    """Random tables."""
+    return st.integers(0, 2**32).map(random_table)
 
 
 def _quoted(text: str) -> str:

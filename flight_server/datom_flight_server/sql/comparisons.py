@@ -173,6 +173,9 @@ def _compare_floats(sign: str, left: Term, right: Term) -> Code:
 def _compare_with_float(sign: str, left: Term, right: Term) -> Code:
     nan = call("is_nan", left.code)
     if _is_nan_constant(right):
+        if sign not in ("=", "<>") and left.column is None:
+            # DuckDB 2.0 turns -x < 'NaN' into x > 'NaN', against its own order
+            raise Refusal("NaN is ordered beside a column only", right.node, hint="use isnan(…)")
         if sign in ("=", ">="):
             return nan
         return _known(left, sign == "<=") if sign in ("<=", ">") else call("invert", nan)
