@@ -68,7 +68,9 @@ class Clone:
         try:
             return dict(_references(self._opened(), commit))
         except FAILURES:
-            self._repository = None
+            if self._repository is not None:
+                self._repository.free()
+                self._repository = None
             remove_clone(self._directory)
             raise UnavailableError(
                 "the local copy was damaged and is fetched again", code="store_unreachable"

@@ -15,7 +15,7 @@ from pygit2.enums import FileMode, SortMode
 from datom_flight.protocol.errors import InvalidRequestError, UnavailableError
 
 from .git import Author
-from .pushes import push_by_path, push_by_protocol
+from .pushes import moved, push_by_path, push_by_protocol
 from .remotes import FAILURES, Callbacks, connect, explanation, folder_of, is_damage, open_clone, remove_clone
 
 COMMITTER = Author("datom-flight", "datom-flight@localhost")
@@ -51,7 +51,7 @@ class BareRepository:
 
     def close(self) -> None:
         """Give the clone up to whoever wants it; the next call takes one again."""
-        self._repository = None
+        self._free()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -103,6 +103,8 @@ class BareRepository:
         with self._translated():
             repository = self._opened()
             tip = self._tip()
+            if tip not in {None, commit} and not repository.descendant_of(commit, tip):
+                raise moved(self._reference)
             folder = folder_of(self._url)
             if folder is not None:
                 push_by_path(repository, folder, self._reference, tip, commit)
@@ -158,8 +160,14 @@ class BareRepository:
         return self._repository is not None and sum(1 for _ in self._folder.glob("objects/pack/*.pack")) > _MAX_PACKS
 
     def _discard(self) -> None:
-        self._repository = None
+        self._free()
         remove_clone(self._folder)
+
+    def _free(self) -> None:
+        if self._repository is not None:
+            # it is part of a cycle: its files would stay open for as long as garbage does
+            self._repository.free()
+            self._repository = None
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

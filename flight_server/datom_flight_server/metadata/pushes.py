@@ -12,7 +12,7 @@ from pygit2.enums import SortMode
 
 from datom_flight.protocol.errors import ConflictError, DatomError, InvalidRequestError
 
-from .remotes import Callbacks
+from .remotes import Callbacks, explanation
 
 PUSH_SECONDS = 60
 
@@ -42,10 +42,14 @@ def push_by_protocol(
     Raises:
         ConflictError: the branch is not at `tip`.
         UnavailableError: ``access_denied``, in the remote's words; ``timeout``; ``store_unreachable``.
-        pygit2.GitError, OSError: as libgit2 fails. The branch may have been moved.
+        DatomError: see `explanation`. The branch may have been moved.
     """
     callbacks = _PushCallbacks(url, token, branch, tip, commit)
-    repository.remotes.create_anonymous(url).push([f"{commit}:{branch}"], callbacks=callbacks, proxy=True)
+    try:
+        repository.remotes.create_anonymous(url).push([f"{commit}:{branch}"], callbacks=callbacks, proxy=True)
+    except pygit2.GitError as error:
+        # that it could not unpack is all libgit2 says; why is what the remote said before
+        raise explanation(OSError(callbacks.said or error), url) from error
     callbacks.raise_refusal()
 
 
@@ -62,14 +66,17 @@ def push_by_path(repository: pygit2.Repository, folder: Path, branch: str, tip: 
         pygit2.GitError, OSError: as libgit2 fails. The branch was not moved.
     """
     remote = pygit2.Repository(str(folder))
-    _check_is_for_pushing(remote)
-    commits = repository.walk(commit, SortMode.TOPOLOGICAL | SortMode.REVERSE)
-    if tip is not None:
-        commits.hide(tip)
-    for made in commits:
-        _copy(repository, remote, made.tree)
-        _write(repository, remote, made.id)
-    _move(remote, branch, tip, commit)
+    try:
+        _check_is_for_pushing(remote)
+        commits = repository.walk(commit, SortMode.TOPOLOGICAL | SortMode.REVERSE)
+        if tip is not None:
+            commits.hide(tip)
+        for made in commits:
+            _copy(repository, remote, made.tree)
+            _write(repository, remote, made.id)
+        _move(remote, branch, tip, commit)
+    finally:
+        remote.free()
 
 
 def _copy(repository: pygit2.Repository, remote: pygit2.Repository, tree: pygit2.Tree) -> None:
@@ -93,7 +100,7 @@ def _write(repository: pygit2.Repository, remote: pygit2.Repository, name: pygit
 def _move(remote: pygit2.Repository, branch: str, tip: str | None, commit: str) -> None:
     reference = remote.references.get(branch)
     if (None if reference is None else str(reference.target)) != tip:
-        raise _moved(branch)
+        raise moved(branch)
     try:
         if reference is None:
             remote.references.create(branch, commit, force=False)
@@ -109,7 +116,7 @@ def _move(remote: pygit2.Repository, branch: str, tip: str | None, commit: str) 
                 f'"{branch}.lock" is left in the repository by a process that was killed',
                 hint="remove it",
             ) from error
-        raise _moved(branch) from error
+        raise moved(branch) from error
 
 
 def _is_stale(lock: Path) -> bool:
@@ -137,7 +144,8 @@ def _check_is_for_pushing(remote: pygit2.Repository) -> None:
             )
 
 
-def _moved(branch: str) -> ConflictError:
+def moved(branch: str) -> ConflictError:
+    """The error for a branch that is no longer where it was."""
     return ConflictError(
         f'the branch "{_short(branch)}" moved on meanwhile', hint="read the current version, then write again"
     )
@@ -148,23 +156,27 @@ def _short(branch: str) -> str:
 
 
 class _PushCallbacks(Callbacks):
-    """Pushes one branch from where it must be, and keeps what the remote says of it."""
+    """Pushes one branch from where it must be, and keeps what the remote says of it.
+
+    Attributes:
+        said: what the remote said to people, hooks' words included; the beginning.
+    """
 
     def __init__(self, url: str, token: str | None, branch: str, tip: str | None, commit: str) -> None:
         super().__init__(url, token, PUSH_SECONDS)
         self._branch = branch
         self._expected = {tip or "0" * len(commit), commit}
-        self._said = ""
+        self.said = ""
         self._answers: dict[str, str | None] = {}
 
     def push_negotiation(self, updates: list[Any]) -> None:
         """Called once the remote has said where its branch is, before anything is sent."""
         if any(str(update.src) not in self._expected for update in updates):
-            raise _moved(self._branch)
+            raise moved(self._branch)
 
     def sideband_progress(self, string: str) -> None:
         """Called with what the remote, or a hook of it, says to people."""
-        self._said = (self._said + string)[:_MAX_WORDS]
+        self.said = (self.said + string)[:_MAX_WORDS]
         super().sideband_progress(string)
 
     def push_update_reference(self, refname: str, message: str | None) -> None:
@@ -178,10 +190,11 @@ class _PushCallbacks(Callbacks):
         refusal = self._answers[self._branch]
         if refusal is None:
             return
-        unwritable = any(words in self._said.lower() for words in _UNWRITABLE)
-        if not unwritable and any(words in refusal.lower() for words in _RACED):
-            raise _moved(self._branch)
-        said = " ".join(self._said.split())
+        if any(words in self.said.lower() for words in _UNWRITABLE):
+            raise explanation(OSError(self.said), self._url)
+        if any(words in refusal.lower() for words in _RACED):
+            raise moved(self._branch)
+        said = " ".join(self.said.split())
         raise DatomError.of(
             "access_denied",
             f'the remote refuses the push to branch "{_short(self._branch)}": {refusal}'

@@ -31,13 +31,24 @@ _WORDS: tuple[tuple[str, str, str], ...] = (
     ("read-only file system", "access_denied", "the repository is on a read-only file system"),
     ("authentication", "access_denied", "the remote refuses the credentials"),
     ("failed to authenticate", "access_denied", "the remote refuses the credentials"),
-    ("agent", "access_denied", "the remote asks for an ssh key, and no ssh agent offers one"),
-    ("hostkey", "store_unreachable", "the remote's ssh host key is not in known_hosts"),
     ("certificate", "store_unreachable", "the remote's certificate is not trusted"),
+    ("not appear to be a git repository", "store_unreachable", "the remote has no such repository"),
     ("failed to resolve address", "store_unreachable", "the remote's host is not known"),
     ("failed to connect", "store_unreachable", "the remote cannot be connected to"),
 )
 """Part of what libgit2 says (in lower case), the code it means, and our words: its own name paths and hosts."""
+
+
+_DAMAGE = frozenset(
+    {
+        C.GIT_ERROR_REFERENCE,
+        C.GIT_ERROR_ODB,
+        C.GIT_ERROR_OBJECT,
+        C.GIT_ERROR_TREE,
+        C.GIT_ERROR_ZLIB,
+        C.GIT_ERROR_INDEXER,
+    }
+)
 
 
 def open_clone(folder: Path, locks_older_than_seconds: float) -> pygit2.Repository:
@@ -64,6 +75,8 @@ def open_clone(folder: Path, locks_older_than_seconds: float) -> pygit2.Reposito
 
 def remove_clone(folder: Path) -> None:
     """Remove the clone in `folder`, as far as it can be: the next `open_clone` begins anew."""
+    if folder.is_file():
+        folder.unlink()
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -104,19 +117,13 @@ def explanation(error: BaseException, url: str) -> DatomError:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether `error`, of a fetch, is the clone's own: objects are missing or cannot be read."""
+    """Whether `error`, of a fetch, is the clone's own: objects or references are missing or cannot be read."""
+    said = str(error)
     return (
         isinstance(error, KeyError)
-        or "object not found" in str(error)
-        or getattr(error, "error_class", None)
-        in {
-            C.GIT_ERROR_REFERENCE,
-            C.GIT_ERROR_ODB,
-            C.GIT_ERROR_OBJECT,
-            C.GIT_ERROR_TREE,
-            C.GIT_ERROR_ZLIB,
-            C.GIT_ERROR_INDEXER,
-        }
+        or "object not found" in said
+        or "corrupted" in said
+        or getattr(error, "error_class", None) in _DAMAGE
     )
 
 
@@ -154,16 +161,28 @@ class Callbacks(pygit2.RemoteCallbacks):
         """What libgit2 offers to the remote at `url`, which redirects may have changed."""
         if allowed_types == CredentialType.USERNAME:
             return pygit2.Username(username_from_url or "git")
+        by_key = bool(allowed_types & CredentialType.SSH_KEY)
         if self._offered:
-            raise DatomError.of("access_denied", "the remote refuses the credentials")
+            what = "every key of the server's ssh agent" if by_key else "the credentials"
+            raise DatomError.of("access_denied", f"the remote refuses {what}")
         self._offered = True
-        if allowed_types & CredentialType.SSH_KEY:
+        if by_key:
             return pygit2.KeypairFromAgent(username_from_url or "git")
         if self._token is None:
             raise DatomError.of("access_denied", "the remote asks for a token, and none is set")
         if not _same_place(self._url, url):
             raise DatomError.of("access_denied", "the remote sends to another host")
         return pygit2.UserPass("x-access-token", self._token)
+
+    def certificate_check(self, certificate: None, valid: bool, host: bytes) -> bool:
+        """Whether to trust the remote: for ssh, its key is in known_hosts. Left to itself, pygit2 trusts any key."""
+        if not valid:
+            raise DatomError.of(
+                "store_unreachable",
+                "the remote is not to be trusted: its certificate is not valid, or its ssh key is not in known_hosts",
+                hint="tell whoever runs the server",
+            )
+        return True
 
     def transfer_progress(self, stats: pygit2.remotes.TransferProgress) -> None:
         """Called as objects arrive."""
