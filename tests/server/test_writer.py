@@ -196,6 +196,8 @@ def test_a_recorded_object_that_is_gone_is_put_back_only_by_the_same_bytes(basic
 def test_an_expected_version_that_is_not_current_is_a_conflict_that_names_the_current_one(basic: Place) -> None:
     first = basic.writer.write_table("fresh", basic.content(pa.table({"x": [1]})), ANN, expected="")
     for expected in ("", "0" * 64):
+        again = basic.writer.write_table("fresh", basic.content(pa.table({"x": [1]})), ANN, expected=expected)
+        assert (again.action, again.version) == ("none", first.version)
         with pytest.raises(DatomError) as refused:
             basic.writer.write_table("fresh", basic.content(pa.table({"x": [2]})), ANN, expected=expected)
         assert refused.value.code == "conflict"
@@ -283,6 +285,12 @@ def test_a_commit_that_was_never_mirrored_is_finished_when_its_object_is_there(b
         basic.writer.write_table("fresh", content, ANN)
     assert pending.value.code == "mirror_pending"
     basic.store.put = put  # type: ignore[method-assign]
+    # sent again, it is acknowledged only once the storage has it
+    basic.store.put = fails  # type: ignore[method-assign]
+    with pytest.raises(DatomError) as pending:
+        basic.writer.write_table("fresh", content, ANN)
+    assert pending.value.code == "mirror_pending"
+    basic.store.put = put  # type: ignore[method-assign]
     fresh_start = Writer(basic.repository, basic.store)
     assert {act.key.split("/")[0] for act in fresh_start.reconcile()} == {"fresh", ".metadata"}
     assert basic.catalog.resolve("fresh", Kind.TABLE).version == pending.value.fields["version"]
@@ -316,3 +324,57 @@ def test_what_differs_from_git_is_named(basic: Place) -> None:
     assert set().union(*basic.writer.differing().values()) == set()
     (basic.objects / "dm" / ".metadata" / "metadata.json").unlink()
     assert basic.writer.differing("dm") == {"dm": ["dm/.metadata/metadata.json"]}
+
+
+def test_reconciling_puts_nothing_back_that_another_server_wrote_meanwhile(basic: Place) -> None:
+    content = basic.content(pa.table({"x": [1]}))
+    rival = Writer(BareRepository(str(basic.remote), None, "main", basic.folder / "other clones"), basic.store)
+    (basic.objects / "dm" / ".metadata" / "metadata.json").unlink()
+    lagging = Writer(basic.repository, LocalStore(basic.folder / "storage", basic.prefix))
+    fetch = basic.repository.fetch
+
+    def overtaken() -> str | None:
+        tip = fetch()
+        basic.repository.fetch = fetch  # type: ignore[method-assign]
+        rival.write_table("dm", content, ANN)
+        return tip
+
+    basic.repository.fetch = overtaken  # type: ignore[method-assign]
+    lagging.reconcile(thorough=True)
+    assert basic.catalog.resolve("dm", Kind.TABLE).data_sha == content.data_sha
+    assert basic.wrong() == []
+    assert rival.differing()["dm"] == []
+
+
+def test_older_documents_that_a_slower_writer_put_under_a_newer_manifest_are_found(basic: Place) -> None:
+    documents = basic.objects / "dm" / ".metadata"
+    older = {path: path.read_bytes() for path in documents.glob("*_history.json")}
+    basic.writer.write_table("dm", basic.content(pa.table({"x": [1]})), ANN)
+    for path, data in older.items():
+        path.write_bytes(data)
+    acts = Writer(basic.repository, basic.store).reconcile()
+    assert [act.key for act in acts] == ["dm/.metadata/version_history.json"]
+    assert basic.wrong() == []
+
+
+def test_what_killed_writers_left_is_swept(basic: Place) -> None:
+    (basic.objects / "dm" / ".writing-0123456789abcdef").write_bytes(b"half")
+    before = basic.state
+    basic.writer.reconcile(thorough=True)
+    assert [path for path in before if path not in basic.state] == [
+        str(basic.objects / "dm" / ".writing-0123456789abcdef")
+    ]
+
+
+def test_a_document_that_is_not_understood_keeps_no_other_from_being_repaired(basic: Place, tmp_path: Path) -> None:
+    git("clone", "--quiet", str(basic.remote), "work", cwd=tmp_path)
+    newer = json.dumps({**basic.document("dm"), "schema_version": 3})
+    (tmp_path / "work" / "dm" / "metadata.json").write_text(newer)
+    git("commit", "--quiet", "--all", "--message", "From the future", cwd=tmp_path / "work")
+    git("push", "--quiet", cwd=tmp_path / "work")
+    (basic.objects / "ex" / ".metadata" / "metadata.json").unlink()
+    acts = basic.writer.reconcile(thorough=True)
+    assert [(act.key, act.done) for act in acts] == [
+        ("dm/.metadata/metadata.json", False),
+        ("ex/.metadata/metadata.json", True),
+    ]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from datom_flight.protocol.errors import DatomError, UnavailableError
 
 from ..metadata import jsonlite, layout
 from ..metadata.current import Current, history_path, metadata_path
-from ..metadata.documents import storage_documents, version_commits
+from ..metadata.documents import storage_documents, utc_text, version_commits
 from ..metadata.git import DataRepository
 from ..metadata.identity import expected_version
 from ..metadata.manifest import MANIFEST_PATH, parse_for_writing
@@ -29,16 +30,21 @@ _ROUNDS = 20
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One document that was written, or that could not be.
+    """One document that is to be written, or that cannot be.
 
     Attributes:
         reason: why, as a predicate of the key.
-        done: whether it was written.
+        data: what to write; None where nobody has it.
     """
 
     key: str
     reason: str
-    done: bool = True
+    data: bytes | None = field(default=None, repr=False)
+
+    @property
+    def done(self) -> bool:
+        """Whether it can be written, and was where acts are told of afterwards."""
+        return self.data is not None
 
 
 class Mirror:
@@ -62,7 +68,7 @@ class Mirror:
             brought: the commit of each version that is known to have come with it, by version.
 
         Raises:
-            DatomError: the storage's or the remote's errors; what is missing then is found by `repair`.
+            DatomError: the storage's or the remote's errors; what is missing then is found by `repairs`.
         """
         for version, commit in brought.items():
             self._commits[name, version] = commit
@@ -80,49 +86,61 @@ class Mirror:
         """The names of all tables and sets that `tip` has."""
         return list(self._manifest_rows(self._repository.read(tip, MANIFEST_PATH)))
 
-    def lagging(self, tip: str) -> Iterator[str]:
-        """The artifacts whose row in the storage's manifest is not the one `tip` has; all, where it has none."""
+    def lagging(self, tip: str, since: datetime) -> list[str]:
+        """The artifacts that may not be in the storage as `tip` has them.
+
+        They are those whose row in the storage's manifest is another, and those written after `since`: a slower writer
+        may have put back what it knew of them, under a manifest that is right again.
+        """
         rows = self._manifest_rows(self._repository.read(tip, MANIFEST_PATH))
         mirrored = self._manifest_rows(self._stored(layout.MANIFEST_KEY))
-        for name, row in rows.items():
-            if mirrored.get(name) != row:
-                yield name
+        recent = utc_text(since)
+        return [
+            name
+            for name, row in rows.items()
+            if mirrored.get(name) != row or str(row.get("last_updated", "")) >= recent
+        ]
 
     def differing(self, name: str, tip: str) -> list[str]:
         """The keys of the documents of `name`, the manifest included, that the storage has not as `tip` does."""
         return [key for key, data in self._documents(name, tip).items() if not _says(self._stored(key), data)]
 
-    def repair(self, name: str, tip: str) -> Iterator[Act]:
-        """Write what the storage lacks or has otherwise of the documents of `name`, snapshots of all versions included.
+    def repairs(self, name: str, tip: str) -> list[Act]:
+        """What brings the documents of `name` to what `tip` says, snapshots of all versions included; nothing is done.
 
         Content is never touched. A version whose payload is not in the storage is not made current there: whoever
         committed it has not uploaded it yet, or never will.
 
         Raises:
-            DatomError: the storage's or the remote's errors.
+            DatomError: the storage's or the remote's errors, and those of `name`'s own documents in git.
         """
         current = Current.read(name, partial(self._repository.read, tip))
+        acts = []
         if not self._payload_is_there(current):
             restored = self._restored_set(current, tip)
-            yield restored
             if not restored.done:
-                return
-        yield from self._repair_snapshots(name, tip, current)
-        for key, data in self._documents(name, tip).items():
-            stored = self._stored(key)
-            if not _says(stored, data):
-                self._store.put(key, data)
-                yield Act(key, "was missing" if stored is None else "was not what git says")
+                return [restored]
+            acts.append(restored)
+        documents = self._documents(name, tip)
+        acts += [act for act in self._snapshots(name, tip, current) if act.key not in documents]
+        return acts + [act for key, data in documents.items() for act in self._replaced(key, data)]
 
-    def repair_manifest(self, tip: str) -> Iterator[Act]:
-        """Write the manifest where the storage has it not as `tip` does; for when every artifact is mirrored."""
+    def manifest_repairs(self, tip: str) -> list[Act]:
+        """What makes the manifest the one of `tip`; for when every artifact is mirrored."""
         data = self._repository.read(tip, MANIFEST_PATH)
-        stored = self._stored(layout.MANIFEST_KEY)
-        if data is not None and stored != data:
-            self._store.put(layout.MANIFEST_KEY, data)
-            yield Act(layout.MANIFEST_KEY, "was missing" if stored is None else "was not what git says")
+        return [] if data is None else list(self._replaced(layout.MANIFEST_KEY, data))
 
-    def _repair_snapshots(self, name: str, tip: str, current: Current) -> Iterator[Act]:
+    def carry_out(self, act: Act) -> None:
+        """Write what `act` has to be written."""
+        if act.data is not None:
+            self._store.put(act.key, act.data)
+
+    def _replaced(self, key: str, data: bytes) -> Iterator[Act]:
+        stored = self._stored(key)
+        if not _says(stored, data):
+            yield Act(key, "was missing" if stored is None else "was not what git says", data)
+
+    def _snapshots(self, name: str, tip: str, current: Current) -> Iterator[Act]:
         commits = self._commits_of(name, tip, current)
         for version in current.versions:
             key = layout.snapshot_key(name, version)
@@ -132,8 +150,7 @@ class Mirror:
             commit = commits.get(version)
             document = None if commit is None else self._repository.read(commit, metadata_path(name))
             if document is not None and document != stored:
-                self._store.put(key, document)
-                yield Act(key, "was missing" if stored is None else "was not of its version")
+                yield Act(key, "was missing" if stored is None else "was not of its version", document)
 
     def _documents(self, name: str, tip: str) -> dict[str, bytes]:
         read = partial(self._repository.read, tip)
@@ -173,15 +190,14 @@ class Mirror:
         return True
 
     def _restored_set(self, current: Current, tip: str) -> Act:
-        """The payload of a set, which git holds too, put back; one of a table cannot be."""
+        """Puts back the payload of a set, which git holds too; one of a table cannot be."""
         document = current.metadata or {}
         kind = Kind(document.get("kind", Kind.TABLE.value))
         key = layout.payload_key(current.name, kind, str(document.get("data_sha")))
         payload = self._repository.read(tip, set_path(current.name))
         if payload is None or hashlib.sha256(payload).hexdigest() != document.get("document_sha"):
-            return Act(key, "is not in the storage, so its version was not made current there", done=False)
-        self._store.put(key, payload)
-        return Act(key, "was missing")
+            return Act(key, "is not in the storage, so its version was not made current there")
+        return Act(key, "was missing", payload)
 
     def _stored(self, key: str) -> bytes | None:
         try:

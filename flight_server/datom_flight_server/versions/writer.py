@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from datom_flight.identity import ParquetColumns, data_sha
-from datom_flight.protocol.errors import ConflictError, DatomError, UnavailableError
+from datom_flight.protocol.errors import ConflictError, DatomError, StoredDataError, UnavailableError
 from datom_flight.protocol.names import validate_name
 from datom_flight.protocol.writes import WriteReceipt
 
@@ -35,6 +35,9 @@ from .spooled import Spooled
 
 _ATTEMPTS = 20
 """How often a write is built anew on a head that others moved."""
+
+_SLOWEST = timedelta(minutes=10)
+"""How long another writer may take from its push to the last of its documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,8 @@ class Writer:
             message: of the commit; None is the format's own.
             parents, source_lineage: as the document records them.
             original: sha256 and format of the file it was imported from.
-            expected: the version that must be current, ``""`` for none; None is no condition.
+            expected: the version that must be current, ``""`` for none; None is no condition. Where the content is
+                current already, it does not matter.
 
         Raises:
             ConflictError: ``conflict``, with ``fields["current"]``.
@@ -167,8 +171,8 @@ class Writer:
         """Finish what git has and the storage lacks, and restore what it has otherwise; what was done.
 
         Args:
-            thorough: compare every artifact whole, rather than those whose manifest rows differ or whose mirroring
-                failed here.
+            thorough: compare every artifact whole, rather than those that were written lately, whose manifest rows
+                differ, or whose mirroring failed here; and remove what killed writers left in the storage.
 
         Raises:
             DatomError: the storage's or the remote's errors; what was done stays done.
@@ -177,14 +181,54 @@ class Writer:
             tip = self._repository.fetch()
             if tip is None:
                 return []
-            lagging = self._mirror.artifacts(tip) if thorough else self._mirror.lagging(tip)
-            acts: list[Act] = []
-            for name in dict.fromkeys([*lagging, *sorted(self._unmirrored)]):
-                acts += self._mirror.repair(name, tip)
+            if thorough:
+                self._sweep()
+            lagging = self._mirror.artifacts(tip) if thorough else self._mirror.lagging(tip, self._clock() - _SLOWEST)
+            names = list(dict.fromkeys([*lagging, *sorted(self._unmirrored)]))
+        acts: list[Act] = []
+        for name in names:
+            # writes need not wait for all the others
+            with self._lock:
+                acts += self._repaired(partial(self._repairs, name), tip)
                 self._unmirrored.discard(name)
-            if all(act.done for act in acts):
-                acts += self._mirror.repair_manifest(tip)
-            return acts
+        if all(act.done for act in acts):
+            with self._lock:
+                acts += self._repaired(self._mirror.manifest_repairs, tip)
+        return acts
+
+    def _sweep(self) -> None:
+        try:
+            self._store.sweep()
+        except DatomError as error:
+            # credentials that may write need not be allowed to list what is unfinished
+            if error.code != "access_denied":
+                raise
+
+    def _repairs(self, name: str, tip: str) -> list[Act]:
+        try:
+            return self._mirror.repairs(name, tip)
+        except StoredDataError as error:
+            return [Act(layout.metadata_key(name), f"cannot be told from git: {error.message}")]
+
+    def _repaired(self, repairs: Callable[[str], list[Act]], tip: str) -> list[Act]:
+        """Carry out what `repairs` finds at the tip, until it finds nothing: others write meanwhile.
+
+        Args:
+            tip: a recent one; nothing is written without another look at whether it still is.
+        """
+        done: list[Act] = []
+        for _ in range(_ATTEMPTS):
+            acts = repairs(tip)
+            if not any(act.done for act in acts):
+                return done + acts
+            newest = self._repository.fetch() or tip
+            if newest == tip:
+                for act in acts:
+                    self._mirror.carry_out(act)
+                done += [act for act in acts if act.done]
+                newest = self._repository.fetch() or tip
+            tip = newest
+        raise UnavailableError("others write faster than the storage can be brought up to them", code="mirror_pending")
 
     def differing(self, name: str | None = None) -> dict[str, list[str]]:
         """What the storage has not as git does: the keys of documents, by artifact; none where the two agree.
@@ -221,12 +265,14 @@ class Writer:
                         hint="make the project with `datom-flight-server init`",
                     )
                 current = Current.read(name, partial(self._repository.read, tip))
-                _check_expected(current, expected)
                 change = Change(author, self._clock(), message)
                 prepared = prepare(current, change)
                 plan = prepared.plan
                 if plan.action is Action.NONE:
+                    # also the answer to a write sent again because its first answer was lost
+                    self._publish(name, plan, tip, is_new=False)
                     return _receipt(name, plan, None)
+                _check_expected(current, expected)
                 prepared.put_payload()
                 commit = self._repository.commit(tip, plan.files, plan.message, author, change.when)
                 if self._push(commit):
@@ -331,12 +377,9 @@ def _check_expected(current: Current, expected: str | None) -> None:
     row = current.manifest["artifacts"].get(current.name) or {}
     found = row.get("current_version") or current.version
     if expected not in (found or "", current.version or ""):
-        raise ConflictError(
-            f'"{current.name}" is at version {found}, expected was {expected}'
-            if found
-            else f'there is no "{current.name}" yet, expected was version {expected}',
-            fields={"current": found},
-        )
+        is_at = f'"{current.name}" is at version {found}' if found else f'there is no "{current.name}" yet'
+        wanted = f"version {expected}" if expected else "none"
+        raise ConflictError(f"{is_at}, expected was {wanted}", fields={"current": found})
 
 
 def _receipt(name: str, plan: Plan, commit: str | None) -> WriteReceipt:

@@ -93,6 +93,11 @@ class Writers:
         except DatomError as error:
             self._note(project, f"storage may lag behind git: {error.code}: {error.message}")
             return
+        except Exception:
+            # a fault of ours in one project must not end the thread that keeps all others up
+            _log.exception("project %s cannot be reconciled", project.name)
+            self._note(project, "storage may lag behind git: internal: the log has more")
+            return
         for act in acts:
             if act.done:
                 _log.warning("project %s: %s %s, written as git has it", project.name, act.key, act.reason)
