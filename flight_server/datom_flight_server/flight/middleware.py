@@ -39,6 +39,7 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
         bearer: the token they came with; None without one.
         session: what is settled for all calls of the connection.
         subject: what the call is about, for the log; set by handlers.
+        is_cancelled: whether the caller went away.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
         self.bearer = bearer
         self.session = session
         self.subject = ""
+        self.is_cancelled: Callable[[], bool] = lambda: False
         self._verb = verb
         self._answer = answer
         self._ended = ended
@@ -126,6 +128,7 @@ class NoHandshake(fl.ServerAuthHandler):  # type: ignore[misc]
 def request_of(context: fl.ServerCallContext) -> Request:
     """The call's `Request`."""
     request: Request = context.get_middleware(REQUEST)
+    request.is_cancelled = context.is_cancelled
     return request
 
 

@@ -75,7 +75,7 @@ class Writes:
         """Write the rows that `reader` brings. Nothing is visible before all have come and the token still holds."""
         asked = write_request(descriptor)
         self.authorise(request, asked)
-        return self.write(request, asked, reader.schema, rows_of(reader, asked))
+        return self.write(request, asked, reader.schema, rows_of(request, reader, asked))
 
     def authorise(self, request: Request, asked: WriteRequest) -> None:
         """Return when the caller may write what `asked` names; raises as `Policy.authorise` does."""
@@ -200,7 +200,7 @@ def _original(asked: WriteRequest) -> tuple[str, str] | None:
     return asked.original_file_sha, asked.original_format
 
 
-def rows_of(reader: fl.MetadataRecordBatchReader, asked: WriteRequest) -> Iterator[pa.RecordBatch]:
+def rows_of(request: Request, reader: fl.MetadataRecordBatchReader, asked: WriteRequest) -> Iterator[pa.RecordBatch]:
     """The rows that come, batch by batch; to the end record, where the request promises one.
 
     Raises:
@@ -228,3 +228,6 @@ def rows_of(reader: fl.MetadataRecordBatchReader, asked: WriteRequest) -> Iterat
             return
     if asked.end_record:
         raise UnavailableError(f"the rows ended after {rows}, before their end record", code="truncated")
+    if request.is_cancelled():
+        # Flight ends the rows of a client that was killed like those of one that is done
+        raise UnavailableError("the client went away before all rows had come", code="cancelled")

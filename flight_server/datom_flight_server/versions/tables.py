@@ -22,6 +22,8 @@ MAX_BATCH_BYTES = 4 * 1024 * 1024
 
 _DECODE_BYTES = 6 * 1024 * 1024
 _SAMPLE_ROWS = 1024
+_FILTERED_ROWS = 64 * 1024
+"""At once: what a predicate computes on the way may take 1 KiB a row."""
 _READ_BUFFER_BYTES = 64 * 1024 * 1024
 _MAX_COLUMN_BUFFER_BYTES = 1024 * 1024
 _MIN_COLUMN_BUFFER_BYTES = 16 * 1024
@@ -189,7 +191,9 @@ class StoredTable:
         buffer_bytes = min(_MAX_COLUMN_BUFFER_BYTES, max(_MIN_COLUMN_BUFFER_BYTES, _READ_BUFFER_BYTES // len(columns)))
         file = pq.ParquetFile(self._file, metadata=self._metadata, buffer_size=buffer_bytes, pre_buffer=False)
         rows = self._rows_per_batch(file, row_groups, columns)
-        if selection.limit is not None and selection.predicate is None:
+        if selection.predicate is not None:
+            rows = min(rows, _FILTERED_ROWS)
+        elif selection.limit is not None:
             rows = min(rows, selection.limit)
         # a dotted name selects nested columns too; `select` in the caller drops what was not asked for
         yield from file.iter_batches(batch_size=rows, row_groups=row_groups, columns=columns)
