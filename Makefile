@@ -51,8 +51,8 @@ COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --
 
 # Each set is a part of the next, so one environment serves all targets.
 pins:
-	$(COMPILE) --group test --group check --output-file requirements/check.txt
-	$(COMPILE) --group test --constraint requirements/check.txt --output-file requirements/test.txt
+	$(COMPILE) --extra files --group test --group check --output-file requirements/check.txt
+	$(COMPILE) --extra files --group test --constraint requirements/check.txt --output-file requirements/test.txt
 	$(COMPILE) --constraint requirements/check.txt --output-file requirements/run.txt
 
 clean:
