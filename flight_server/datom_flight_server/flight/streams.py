@@ -72,11 +72,27 @@ def table_stream(table: StoredTable, selection: Selection, streams: Streams) -> 
     Closes `table` when it ends, however it ends.
     """
     schema = table.schema_of(selection.columns)
+    with table:
+        yield from row_stream(schema, table.batches(selection), streams, table.version.version, table.version.data_sha)
+
+
+def row_stream(
+    schema: pa.Schema,
+    batches: Iterator[pa.RecordBatch],
+    streams: Streams,
+    version: str | None = None,
+    data_sha: str = "",
+) -> Generator[Any, None, None]:
+    """What a `GeneratorStream` sends for these `batches`: them, then the empty batch with the end record.
+
+    Args:
+        version, data_sha: what the end record says that the rows are of; nothing where they are of no one version.
+    """
     has_dictionaries = any(_holds_dictionary(field.type) for field in schema)
     rows = 0
     last = None
-    with streams.running(), table:
-        for batch in table.batches(selection):
+    with streams.running():
+        for batch in batches:
             streams.check()
             yield _with_dictionaries(batch) if has_dictionaries else batch
             rows += batch.num_rows
@@ -85,7 +101,7 @@ def table_stream(table: StoredTable, selection: Selection, streams: Streams) -> 
             last = pa.record_batch([pa.nulls(0, field.type) for field in schema], schema=schema)
             if has_dictionaries:
                 yield _with_dictionaries(last)
-        end = EndRecord(rows, table.version.version, table.version.data_sha)
+        end = EndRecord(rows, version, data_sha)
         # of the last batch, so that its dictionaries stay the ones last sent
         yield last.slice(0, 0), end.to_json()
 

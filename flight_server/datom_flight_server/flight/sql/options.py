@@ -1,0 +1,58 @@
+"""Session options: what drivers call a connection's catalog and schema, and the instant it reads as of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from datom_flight.protocol.errors import DatomError
+
+from ..session import Session
+from . import flight_pb2 as messages
+from .catalog import CATALOG, default_project
+
+_CATALOG, _SCHEMA, _AS_OF = "catalog", "schema", "datom.as_of"
+
+_Errors = messages.SetSessionOptionsResult
+
+
+def with_options(
+    session: Session, asked: messages.SetSessionOptionsRequest, schemas: Sequence[str]
+) -> tuple[Session, messages.SetSessionOptionsResult]:
+    """The session with these options, and what is wrong with those it did not take.
+
+    Args:
+        schemas: the projects that the caller may see.
+    """
+    project, as_of = session.project, session.as_of
+    errors: dict[str, messages.SetSessionOptionsResult.Error] = {}
+    for name, option in asked.session_options.items():
+        kind = option.WhichOneof("option_value")  # none is how an option is taken back
+        value = option.string_value if kind else None
+        try:
+            if kind not in (None, "string_value"):
+                errors[name] = _Errors.Error(value=_Errors.INVALID_VALUE)
+            elif name == _CATALOG and value in (None, CATALOG):
+                continue
+            elif name == _SCHEMA:
+                default_project(Session(project=value), schemas)
+                project = value
+            elif name == _AS_OF:
+                as_of = Session(as_of=value).as_of
+            else:
+                known = name == _CATALOG
+                errors[name] = _Errors.Error(value=_Errors.INVALID_VALUE if known else _Errors.INVALID_NAME)
+        except DatomError:
+            errors[name] = _Errors.Error(value=_Errors.INVALID_VALUE)
+    return Session(project, as_of), _Errors(errors=errors)
+
+
+def options_of(session: Session, schemas: Sequence[str]) -> messages.GetSessionOptionsResult:
+    """The options as they are now; what is not settled is left out."""
+    options = {_CATALOG: CATALOG, _SCHEMA: default_project(session, schemas), _AS_OF: session.as_of}
+    return messages.GetSessionOptionsResult(
+        session_options={
+            name: messages.SessionOptionValue(string_value=value)
+            for name, value in options.items()
+            if value is not None
+        }
+    )

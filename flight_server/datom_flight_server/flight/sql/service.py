@@ -1,0 +1,226 @@
+"""Flight SQL, as one thing the Flight service can ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.flight as fl
+
+from datom_flight.protocol.errors import InvalidRequestError
+
+from ...auth.base import Policy
+from ...versions.payloads import Payloads
+from ...versions.projects import Projects
+from ..middleware import Request
+from ..reads import Reads
+from ..streams import Streams
+from ..writes import Writes
+from . import flight_pb2 as flight_messages
+from . import flight_sql_pb2 as messages
+from . import transactions
+from .catalog import SqlCatalog
+from .ingest import Ingest
+from .messages import packed, parsed, schema_bytes, sql_name, unpacked, unsupported
+from .metadata import Metadata
+from .options import options_of, with_options
+from .planning import Planner
+from .prepared import Prepared
+from .statements import SqlStatements
+
+AddHeader = Callable[[str, str], None]
+
+ACTIONS: Mapping[str, str] = {
+    "CreatePreparedStatement": "Flight SQL: a handle for a query, with its schema",
+    "ClosePreparedStatement": "Flight SQL: nothing is held, so nothing happens",
+    "BeginTransaction": "Flight SQL: an instant as of which statements read",
+    "EndTransaction": "Flight SQL: nothing is held, so nothing happens",
+    "CancelFlightInfo": "Flight: always not cancellable; cancel the stream instead",
+    "CancelQuery": "Flight SQL: always not cancellable; cancel the stream instead",
+    "SetSessionOptions": "Flight: schema (a project), datom.as_of (a date or time), catalog",
+    "GetSessionOptions": "Flight: the session's options",
+    "CloseSession": "Flight: nothing is held, so nothing happens",
+}
+
+
+class FlightSql:
+    """Answers the commands, tickets and actions of Flight SQL."""
+
+    def __init__(
+        self,
+        projects: Projects,
+        policy: Policy,
+        payloads: Payloads,
+        planner: Planner,
+        reads: Reads,
+        writes: Writes,
+        streams: Streams,
+        clock: transactions.Clock = transactions.now,
+    ) -> None:
+        self._catalog = SqlCatalog(projects, policy, payloads)
+        self._metadata = Metadata(self._catalog)
+        self._statements = SqlStatements(planner, self._catalog, reads, streams)
+        self._ingest = Ingest(self._catalog, projects, payloads, writes)
+        self._streams = streams
+        self._clock = clock
+        self._actions: Mapping[str, Callable[[Request, bytes, AddHeader], bytes | None]] = {
+            "CreatePreparedStatement": self._create_prepared,
+            "ClosePreparedStatement": lambda request, body, add_header: None,
+            "BeginTransaction": self._begin,
+            "EndTransaction": self._end,
+            "CancelFlightInfo": self._cancel,
+            "CancelQuery": self._cancel_query,
+            "SetSessionOptions": self._set_options,
+            "GetSessionOptions": self._get_options,
+            "CloseSession": self._close_session,
+        }
+
+    def handles_descriptor(self, descriptor: fl.FlightDescriptor) -> bool:
+        """Whether `descriptor` is a command of Flight SQL, known here or not."""
+        return descriptor.descriptor_type == fl.DescriptorType.CMD and sql_name(descriptor.command) is not None
+
+    def handles_ticket(self, ticket: bytes) -> bool:
+        """Whether `ticket` is one of Flight SQL's. Those of plain reads are not: they are tickets like any other's."""
+        return sql_name(ticket) is not None
+
+    def handles_action(self, name: str) -> bool:
+        """Whether `name` is an action of `ACTIONS`."""
+        return name in self._actions
+
+    def info(self, request: Request, descriptor: fl.FlightDescriptor) -> fl.FlightInfo:
+        """The schema and tickets of what a command asks for."""
+        name = _name(descriptor.command)
+        if self._metadata.handles(name):
+            schema = self._metadata.answer(request, name, descriptor.command).schema
+            return fl.FlightInfo(schema, descriptor, [fl.FlightEndpoint(descriptor.command, [])], ordered=True)
+        return self._statements.info(request, descriptor, self._query(request, name, descriptor.command))
+
+    def schema(self, request: Request, descriptor: fl.FlightDescriptor) -> pa.Schema:
+        """The schema of what a command asks for."""
+        name = _name(descriptor.command)
+        if self._metadata.handles(name):
+            return self._metadata.answer(request, name, descriptor.command).schema
+        return self._statements.plan(request, self._query(request, name, descriptor.command)).schema
+
+    def stream(self, request: Request, ticket: bytes) -> tuple[pa.Schema, Iterator[Any]]:
+        """The rows of a ticket: their schema, and what a `GeneratorStream` of it sends."""
+        name = _name(ticket)
+        if self._metadata.handles(name):
+            schema, find = self._metadata.answer(request, name, ticket)
+            return schema, self._one_batch(find)
+        if name == "TicketStatementQuery":
+            return self._statements.stream(request, unpacked(ticket, messages.TicketStatementQuery).statement_handle)
+        raise unsupported(name)
+
+    def put(
+        self,
+        request: Request,
+        descriptor: fl.FlightDescriptor,
+        reader: fl.MetadataRecordBatchReader,
+        writer: fl.FlightMetadataWriter,
+    ) -> None:
+        """Bind parameters, or ingest rows; what would change anything else is refused."""
+        name, command = _name(descriptor.command), descriptor.command
+        if name == "CommandStatementIngest":
+            rows = self._ingest.put(request, unpacked(command, messages.CommandStatementIngest), reader)
+            answer = messages.DoPutUpdateResult(record_count=rows).SerializeToString()
+        elif name == "CommandPreparedStatementQuery":
+            request.subject = "sql"
+            handle = unpacked(command, messages.CommandPreparedStatementQuery).prepared_statement_handle
+            bound = Prepared.from_bytes(handle).bound(reader).to_bytes()
+            answer = messages.DoPutPreparedStatementResult(prepared_statement_handle=bound).SerializeToString()
+        elif name in ("CommandStatementUpdate", "CommandPreparedStatementUpdate"):
+            request.subject = "sql"
+            raise InvalidRequestError(
+                "nothing is changed by SQL: this server is read-only",
+                code="sql_error",
+                hint="run a SELECT as a query, one row of parameters at a time; write tables by ingest",
+            )
+        else:
+            raise unsupported(name)
+        writer.write(pa.py_buffer(answer))
+
+    def action(self, request: Request, name: str, body: bytes, add_header: AddHeader) -> Iterator[bytes]:
+        """The results of the action `name`.
+
+        Args:
+            add_header: puts a header into the answer; works until the first result has been given.
+        """
+        request.subject = name
+        result = self._actions[name](request, body, add_header)
+        if result is not None:
+            yield result
+
+    def _query(self, request: Request, name: str, command: bytes) -> Prepared:
+        if name == "CommandStatementQuery":
+            asked = unpacked(command, messages.CommandStatementQuery)
+            return self._statements.prepare(request, asked.query, _transaction(asked))
+        if name == "CommandPreparedStatementQuery":
+            return Prepared.from_bytes(
+                unpacked(command, messages.CommandPreparedStatementQuery).prepared_statement_handle
+            )
+        raise unsupported(name)
+
+    def _one_batch(self, find: Callable[[], pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        with self._streams.running():
+            yield find()
+
+    def _create_prepared(self, request: Request, body: bytes, add_header: AddHeader) -> bytes:
+        asked = unpacked(body, messages.ActionCreatePreparedStatementRequest)
+        prepared = self._statements.prepare(request, asked.query, _transaction(asked))
+        plan = self._statements.plan(request, prepared)
+        return packed(
+            messages.ActionCreatePreparedStatementResult(
+                prepared_statement_handle=prepared.to_bytes(),
+                dataset_schema=schema_bytes(plan.schema),
+                parameter_schema=schema_bytes(plan.parameter_schema),
+                is_update=False,
+            )
+        )
+
+    def _begin(self, request: Request, body: bytes, add_header: AddHeader) -> bytes:
+        transaction = transactions.begin(request.session, self._clock)
+        return packed(messages.ActionBeginTransactionResult(transaction_id=transaction))
+
+    def _end(self, request: Request, body: bytes, add_header: AddHeader) -> None:
+        transactions.end(unpacked(body, messages.ActionEndTransactionRequest))
+
+    def _cancel(self, request: Request, body: bytes, add_header: AddHeader) -> bytes:
+        parsed(body, flight_messages.CancelFlightInfoRequest)
+        return flight_messages.CancelFlightInfoResult(
+            status=flight_messages.CANCEL_STATUS_NOT_CANCELLABLE
+        ).SerializeToString()
+
+    def _cancel_query(self, request: Request, body: bytes, add_header: AddHeader) -> bytes:
+        unpacked(body, messages.ActionCancelQueryRequest)
+        return packed(
+            messages.ActionCancelQueryResult(result=messages.ActionCancelQueryResult.CANCEL_RESULT_NOT_CANCELLABLE)
+        )
+
+    def _set_options(self, request: Request, body: bytes, add_header: AddHeader) -> bytes:
+        asked = parsed(body, flight_messages.SetSessionOptionsRequest)
+        session, result = with_options(request.session, asked, self._catalog.schemas_of(request.principal))
+        # drivers take it for the rest of the connection
+        add_header("authorization", f"Bearer {session.behind(request.bearer)}")
+        return result.SerializeToString()
+
+    def _get_options(self, request: Request, body: bytes, add_header: AddHeader) -> bytes:
+        return options_of(request.session, self._catalog.schemas_of(request.principal)).SerializeToString()
+
+    def _close_session(self, request: Request, body: bytes, add_header: AddHeader) -> bytes:
+        closed = flight_messages.CloseSessionResult.CLOSED
+        return flight_messages.CloseSessionResult(status=closed).SerializeToString()
+
+
+def _name(data: bytes) -> str:
+    name = sql_name(data)
+    if name is None:
+        raise InvalidRequestError("this is not a message of Flight SQL")
+    return name
+
+
+def _transaction(
+    asked: messages.CommandStatementQuery | messages.ActionCreatePreparedStatementRequest,
+) -> bytes | None:
+    return asked.transaction_id if asked.HasField("transaction_id") else None

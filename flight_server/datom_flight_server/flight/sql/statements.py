@@ -1,0 +1,91 @@
+"""Queries: from their text to a plan, from a plan to tickets, from a ticket to a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.flight as fl
+
+from datom_flight.protocol.errors import VersionError
+from datom_flight.protocol.messages import encode_object
+
+from ..middleware import Request
+from ..reads import Reads
+from ..streams import Streams, row_stream
+from . import flight_sql_pb2 as messages
+from .catalog import SqlCatalog, default_project
+from .messages import packed
+from .planning import Plan, Planner
+from .prepared import Prepared
+from .transactions import instant_of
+
+
+class SqlStatements:
+    """Answers what is asked of queries, prepared or not."""
+
+    def __init__(self, planner: Planner, catalog: SqlCatalog, reads: Reads, streams: Streams) -> None:
+        self._planner = planner
+        self._catalog = catalog
+        self._reads = reads
+        self._streams = streams
+
+    def prepare(self, request: Request, query: str, transaction: bytes | None) -> Prepared:
+        """`query` with what the session and the transaction settle; nothing of it is looked at yet."""
+        session = request.session
+        as_of = session.as_of or (None if transaction is None else instant_of(transaction))
+        return Prepared(query, default_project(session, self._catalog.schemas_of(request.principal)), as_of)
+
+    def plan(self, request: Request, asked: Prepared) -> Plan:
+        """The plan of a query, under the caller's rights; raises as the planner does."""
+        request.subject = "sql"
+        try:
+            plan = self._planner.plan(
+                request.principal,
+                asked.query,
+                project=asked.project,
+                as_of=asked.as_of,
+                parameters=asked.parameters,
+            )
+        except VersionError as error:
+            if asked.as_of is not None and request.session.as_of is None:
+                error.hint = f"the transaction reads as of {asked.as_of}: commit to see later versions; {error.hint}"
+            raise
+        _note(request, plan)
+        return plan
+
+    def info(self, request: Request, descriptor: fl.FlightDescriptor, asked: Prepared) -> fl.FlightInfo:
+        """The tickets of a query's rows: of the versions that are resolved now, whenever they are used."""
+        plan = self.plan(request, asked)
+        if plan.simple is not None:
+            return self._reads.info_of(request, plan.simple, descriptor)
+        ticket = packed(messages.TicketStatementQuery(statement_handle=plan.to_bytes()))
+        return fl.FlightInfo(
+            plan.schema,
+            descriptor,
+            [fl.FlightEndpoint(ticket, [])],
+            ordered=True,
+            app_metadata=encode_object({"pins": [_fact(pin) for pin in plan.pins]}),
+        )
+
+    def stream(self, request: Request, handle: bytes) -> tuple[pa.Schema, Iterator[Any]]:
+        """The rows of a ticket's query."""
+        plan = self._planner.parse(handle)
+        _note(request, plan)
+        return plan.schema, self._rows(request, plan)
+
+    def _rows(self, request: Request, plan: Plan) -> Iterator[Any]:
+        batches = self._planner.run(request.principal, plan)
+        try:
+            yield from row_stream(plan.schema, batches, self._streams)
+        finally:
+            batches.close()
+
+
+def _note(request: Request, plan: Plan) -> None:
+    request.subject = " ".join(f"{pin.project}/{pin.table}@{pin.version}" for pin in plan.pins) or "sql"
+
+
+def _fact(pin: Any) -> dict[str, str]:
+    return {"project": pin.project, "table": pin.table, "version": pin.version, "data_sha": pin.data_sha}
