@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -185,6 +186,74 @@ def test_a_lock_that_was_left_in_a_folder_is_told(remote: Path, opened: Open) ->
     os.utime(lock, (hour_ago, hour_ago))
     with refused("store_unreachable", "refs/heads/main.lock", "remove it"):
         repository.push(commit)
+
+
+WRITER = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from datom_flight_server.metadata.bare import BareRepository
+from datom_flight_server.metadata.git import Author
+repository = BareRepository(sys.argv[1], None, "main", Path(sys.argv[2]))
+number = 0
+while True:
+    files = {"dm/metadata.json": b"%d" % number}
+    made = repository.commit(repository.fetch(), files, "Update dm", Author("Ann", "a@x"), datetime.now(UTC))
+    repository.push(made)
+    print(made, flush=True)
+    number += 1
+"""
+
+
+def test_servers_killed_while_they_push_lose_nothing_and_block_nobody(tmp_path: Path, remote: Path) -> None:
+    told: list[str] = []
+    for round_ in range(8):
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(remote), str(tmp_path / "clones")], stdout=subprocess.PIPE, text=True
+        ) as writer:
+            assert writer.stdout is not None
+            for _ in range(1 + round_):
+                told.append(writer.stdout.readline().strip())
+            writer.send_signal(signal.SIGKILL)
+            told.extend(writer.stdout.read().split())
+    assert all(told)
+    assert set(told) <= set(git("rev-list", "main", cwd=remote).split())
+    assert git("fsck", "--strict", "--no-dangling", cwd=remote) == ""
+    assert sorted(path.name for path in (tmp_path / "clones").iterdir()) == ["0.git", "0.lock"]
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_the_lock_of_a_server_killed_while_it_moved_the_branch_is_removed(
+    remote: Path, opened: Open, written: bool
+) -> None:
+    repository = opened(remote)
+    commit = made(repository)
+    (remote / "datom-flight.lock").write_text(commit)
+    (remote / "refs" / "heads" / "main.lock").write_text(f"{commit}\n" if written else "")
+    repository.push(commit)
+    assert tip_of(remote) == commit
+    assert (remote / "datom-flight.lock").read_bytes() == b""
+
+
+def test_the_lock_of_another_git_is_left_alone(remote: Path, opened: Open) -> None:
+    repository = opened(remote)
+    commit = made(repository)
+    (remote / "datom-flight.lock").write_text(commit)
+    lock = remote / "refs" / "heads" / "main.lock"
+    lock.write_text(f"{tip_of(remote)}\n")
+    with refused("conflict"):
+        repository.push(commit)
+    assert lock.exists()
+
+
+def test_a_server_that_hangs_while_it_moves_a_branch_holds_others_up_for_seconds(remote: Path, opened: Open) -> None:
+    repository = opened(remote)
+    commit = made(repository)
+    with (remote / "datom-flight.lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with refused("conflict", within_seconds=5):
+            repository.push(commit)
+    repository.push(commit)
 
 
 def test_a_commit_that_does_not_descend_from_the_tip_is_refused(

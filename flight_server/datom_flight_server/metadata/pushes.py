@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pygit2
+import tenacity
 from pygit2.enums import SortMode
 
 from datom_flight.protocol.errors import ConflictError, DatomError, InvalidRequestError
@@ -15,6 +19,7 @@ from datom_flight.protocol.errors import ConflictError, DatomError, InvalidReque
 from .remotes import Callbacks, explanation
 
 PUSH_SECONDS = 60
+LOCK_SECONDS = 5
 
 _STALE_SECONDS = 60
 _HOOKS = ("pre-receive", "update", "reference-transaction", "post-receive", "post-update")
@@ -74,7 +79,8 @@ def push_by_path(repository: pygit2.Repository, folder: Path, branch: str, tip: 
         for made in commits:
             _copy(repository, remote, made.tree)
             _write(repository, remote, made.id)
-        _move(remote, branch, tip, commit)
+        with _alone(Path(remote.path), branch, commit):
+            _move(remote, branch, tip, commit)
     finally:
         remote.free()
 
@@ -95,6 +101,43 @@ def _write(repository: pygit2.Repository, remote: pygit2.Repository, name: pygit
     if name not in remote:
         kind, data = repository.odb.read(name)
         remote.odb.write(kind, data)
+
+
+@contextmanager
+def _alone(remote: Path, branch: str, commit: str) -> Iterator[None]:
+    """One server at a time may move branches in the folder `remote`.
+
+    libgit2's lock of a branch outlives a process that is killed; ours does not. The file we lock says what is being
+    moved to where, so the next server can tell a killed one's lock from that of a git that is at work.
+    """
+    with (remote / "datom-flight.lock").open("a+b") as file:
+        _lock(file, branch)
+        file.seek(0)
+        if unfinished := file.read():
+            left = remote / f"{branch}.lock"
+            with suppress(FileNotFoundError):
+                if left.read_bytes().strip() in {b"", unfinished}:
+                    left.unlink()
+            file.truncate(0)
+        file.write(commit.encode())
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _lock(file: BinaryIO, branch: str) -> None:
+    waiting = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(BlockingIOError),
+        stop=tenacity.stop_after_delay(LOCK_SECONDS),
+        wait=tenacity.wait_random(0.005, 0.05),
+        reraise=True,
+    )
+    try:
+        waiting(fcntl.flock, file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise moved(branch) from None
 
 
 def _move(remote: pygit2.Repository, branch: str, tip: str | None, commit: str) -> None:
