@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import botocore.exceptions as aws
+import pyarrow as pa
 import tenacity
 
 from datom_flight.protocol.errors import DatomError
@@ -100,18 +101,18 @@ class S3Store:
         name = self._name(key)
         return self._control(lambda client: client.head_object(Bucket=self._bucket, Key=name)["ETag"], key)
 
-    def chunks(self, key: str) -> Iterator[bytes]:
+    def chunks(self, key: str) -> Iterator[memoryview]:
         """The object's bytes in pieces of at most 8 MiB, each fetched while the one before is being used."""
         name = self._name(key)
         source = self._await(self._fetch(lambda: self._open(name), key), key)
-        ahead: Future[bytes] | None = None
+        ahead: Future[pa.Buffer] | None = None
         for start in range(0, source.size, PIECE_BYTES):
             piece = self._await(ahead or self._fetch_piece(source, start, key), key)
             if start + PIECE_BYTES < source.size:
                 ahead = self._fetch_piece(source, start + PIECE_BYTES, key)
             if len(piece) != min(PIECE_BYTES, source.size - start):
                 raise self._error("store_unreachable", "ended before its size", key)
-            yield piece
+            yield memoryview(piece)
         if self.etag(key) != source.etag:
             raise self._error("store_unreachable", "changed while it was read", key)
 
@@ -202,8 +203,13 @@ class S3Store:
         except TimeoutError as error:
             raise self._translated(error, key) from None
 
-    def _fetch_piece(self, source: _Source, start: int, key: str) -> Future[bytes]:
-        return self._fetch(lambda: source.file.read_at(min(PIECE_BYTES, source.size - start), start), key)
+    def _fetch_piece(self, source: _Source, start: int, key: str) -> Future[pa.Buffer]:
+        def read() -> pa.Buffer:
+            # into Arrow's memory, which is given back; as bytes, each thread would keep some for itself
+            source.file.seek(start)
+            return source.file.read_buffer(min(PIECE_BYTES, source.size - start))
+
+        return self._fetch(read, key)
 
     def _await(self, future: Future[T], key: str) -> T:
         try:
