@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
-from datom_flight.protocol.errors import AuthenticationError, DatomError
-from datom_flight.protocol.messages import decode_object, encode_object, optional_text
+from datom_flight.protocol.errors import AuthenticationError, DatomError, InvalidRequestError
+from datom_flight.protocol.messages import decode_object, encode_object
 from datom_flight.protocol.names import parse_instant, validate_name
 
 PROJECT_HEADER = "x-datom-project"
@@ -23,35 +24,53 @@ _SEPARATOR = "~"
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The settings of a connection; None where nothing is settled.
+    """The settings of a connection. None is not settled; an empty text is settled, and none: it was taken back.
 
     Attributes:
         project: where tables are looked for that are named without one.
         as_of: ISO 8601; tables are read as they were then.
+        began: ISO 8601; when the connection's transaction began, which is read as of unless there is an `as_of`.
     """
 
     project: str | None = None
     as_of: str | None = None
+    began: str | None = None
 
     def __post_init__(self) -> None:
         """Raises InvalidRequestError: ``invalid_name`` or ``invalid_argument``."""
-        if self.project is not None:
+        if self.project:
             validate_name(self.project, "project")
-        if self.as_of is not None:
-            parse_instant(self.as_of)
+        for instant in (self.as_of, self.began):
+            if instant:
+                parse_instant(instant)
+
+    @property
+    def instant(self) -> str | None:
+        """What tables are read as of; None is what is current."""
+        return self.as_of or self.began or None
 
     def over(self, other: Session) -> Session:
         """These settings, and those of `other` where there are none."""
-        return replace(other, **{key: value for key, value in self._settled().items() if value is not None})
+        return replace(other, **self.settled())
+
+    def settled(self) -> dict[str, str]:
+        """The settings there are, by name; `of` reads them."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def of(cls, settled: Any) -> Session:
+        """The session with these settings; raises InvalidRequestError for anything that `settled` does not give."""
+        known = {field.name for field in fields(cls)}
+        if not isinstance(settled, dict) or not settled.keys() <= known:
+            raise InvalidRequestError("the session's settings are not an object with " + ", ".join(sorted(known)))
+        if not all(isinstance(value, str) for value in settled.values()):
+            raise InvalidRequestError("a session's setting is not a text")
+        return cls(**settled)
 
     def behind(self, bearer: str | None) -> str:
         """What goes into an authorization header after ``Bearer`` for a caller with that token."""
-        settled = encode_object(self._settled())
-        return (bearer or "") + _SEPARATOR + base64.urlsafe_b64encode(settled).decode().rstrip("=")
-
-    def _settled(self) -> dict[str, str]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {key: value for key, value in values.items() if value is not None}
+        settled = base64.urlsafe_b64encode(encode_object(self.settled()))
+        return (bearer or "") + _SEPARATOR + settled.decode().rstrip("=")
 
 
 def split_bearer(credentials: str | None) -> tuple[str | None, Session]:
@@ -65,7 +84,6 @@ def split_bearer(credentials: str | None) -> tuple[str | None, Session]:
         return credentials, Session()
     try:
         decoded = base64.urlsafe_b64decode(settled + "=" * (-len(settled) % 4))
-        body = decode_object(decoded, "the session", [field.name for field in fields(Session)])
-        return token or None, Session(optional_text(body, "project"), optional_text(body, "as_of"))
+        return token or None, Session.of(decode_object(decoded, "the session"))
     except (binascii.Error, ValueError, DatomError):
         raise AuthenticationError("what follows the token in the authorization header is not of this server") from None

@@ -128,7 +128,7 @@ class SqlCatalog:
         ]
         if with_schemas:
             for row, (project, table) in zip(rows, found, strict=True):
-                row["table_schema"] = self._schema(project, table, session.as_of, alone=len(found) == 1)
+                row["table_schema"] = self._schema(project, table, session.instant, alone=len(found) == 1)
         return pa.RecordBatch.from_pylist(rows, schema=schema)
 
     def _tables(self, principal: Principal, session: Session, wanted: Filter) -> Iterator[tuple[str, str]]:
@@ -173,7 +173,7 @@ def default_project(session: Session, schemas: Sequence[str]) -> str | None:
     Raises:
         NotFoundError: when the session's is not among `schemas`.
     """
-    if session.project is None:
+    if not session.project:
         return schemas[0] if len(schemas) == 1 else None
     if session.project not in schemas:
         raise NotFoundError(f'no project "{session.project}"', hint="see the schemas of the catalog")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from datom_flight.protocol.errors import DatomError
 
@@ -23,27 +24,26 @@ def with_options(
     Args:
         schemas: the projects that the caller may see.
     """
-    project, as_of = session.project, session.as_of
     errors: dict[str, messages.SetSessionOptionsResult.Error] = {}
     for name, option in asked.session_options.items():
         kind = option.WhichOneof("option_value")  # none is how an option is taken back
-        value = option.string_value if kind else None
+        value = option.string_value if kind else ""
         try:
             if kind not in (None, "string_value"):
                 errors[name] = _Errors.Error(value=_Errors.INVALID_VALUE)
-            elif name == _CATALOG and value in (None, CATALOG):
+            elif name == _CATALOG and value in ("", CATALOG):
                 continue
             elif name == _SCHEMA:
-                default_project(Session(project=value), schemas)
-                project = value
+                default_project(Session(value), schemas)
+                session = replace(session, project=value)
             elif name == _AS_OF:
-                as_of = Session(as_of=value).as_of
+                session = replace(session, as_of=value)
             else:
                 known = name == _CATALOG
                 errors[name] = _Errors.Error(value=_Errors.INVALID_VALUE if known else _Errors.INVALID_NAME)
         except DatomError:
             errors[name] = _Errors.Error(value=_Errors.INVALID_VALUE)
-    return Session(project, as_of), _Errors(errors=errors)
+    return session, _Errors(errors=errors)
 
 
 def options_of(session: Session, schemas: Sequence[str]) -> messages.GetSessionOptionsResult:
@@ -51,8 +51,6 @@ def options_of(session: Session, schemas: Sequence[str]) -> messages.GetSessionO
     options = {_CATALOG: CATALOG, _SCHEMA: default_project(session, schemas), _AS_OF: session.as_of}
     return messages.GetSessionOptionsResult(
         session_options={
-            name: messages.SessionOptionValue(string_value=value)
-            for name, value in options.items()
-            if value is not None
+            name: messages.SessionOptionValue(string_value=value) for name, value in options.items() if value
         }
     )

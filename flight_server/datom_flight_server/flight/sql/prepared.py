@@ -12,10 +12,12 @@ import pyarrow.flight as fl
 from datom_flight.protocol.errors import InvalidRequestError
 from datom_flight.protocol.messages import decode_object, encode_object, optional_text
 
+from ..session import Session
+
 MAX_PARAMETER_BYTES = 1024 * 1024
 """Of the values bound to one statement: they travel with every call about it."""
 
-_KEYS = ("query", "project", "as_of", "parameters")
+_KEYS = ("query", "session", "parameters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +25,12 @@ class Prepared:
     """A query and what it was prepared with. It grants nothing: whoever uses it is authorised anew.
 
     Attributes:
-        project: where tables are that are named without one.
-        as_of: ISO 8601; None reads what is current when the statement runs.
+        session: what was settled then; what is settled when it runs goes before that.
         parameters: one row, by position.
     """
 
     query: str
-    project: str | None = None
-    as_of: str | None = None
+    session: Session
     parameters: pa.RecordBatch | None = None
 
     @classmethod
@@ -41,14 +41,13 @@ class Prepared:
         if query is None:
             raise InvalidRequestError("the prepared statement's handle holds no query")
         parameters = None if encoded is None else _decoded(encoded)
-        return cls(query, optional_text(body, "project"), optional_text(body, "as_of"), parameters)
+        return cls(query, Session.of(body.get("session")), parameters)
 
     def to_bytes(self) -> bytes:
         """The handle that `from_bytes` reads."""
         body = {
             "query": self.query,
-            "project": self.project,
-            "as_of": self.as_of,
+            "session": self.session.settled(),
             "parameters": None if self.parameters is None else _encoded(self.parameters),
         }
         return encode_object({key: value for key, value in body.items() if value is not None})

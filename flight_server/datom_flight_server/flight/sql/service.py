@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from ...versions.payloads import Payloads
 from ...versions.projects import Projects
 from ..middleware import Request
 from ..reads import Reads
+from ..session import Session
 from ..streams import Streams
 from ..writes import Writes
 from . import flight_pb2 as flight_messages
@@ -180,11 +182,13 @@ class FlightSql:
         )
 
     def _begin(self, request: Request, body: bytes, add_header: AddHeader) -> bytes:
-        transaction = transactions.begin(request.session, self._clock)
+        transaction, instant = transactions.begin(self._clock)
+        _settle(request, replace(request.session, began=instant), add_header)
         return packed(messages.ActionBeginTransactionResult(transaction_id=transaction))
 
     def _end(self, request: Request, body: bytes, add_header: AddHeader) -> None:
         transactions.end(unpacked(body, messages.ActionEndTransactionRequest))
+        _settle(request, replace(request.session, began=""), add_header)
 
     def _cancel(self, request: Request, body: bytes, add_header: AddHeader) -> bytes:
         parsed(body, flight_messages.CancelFlightInfoRequest)
@@ -201,8 +205,7 @@ class FlightSql:
     def _set_options(self, request: Request, body: bytes, add_header: AddHeader) -> bytes:
         asked = parsed(body, flight_messages.SetSessionOptionsRequest)
         session, result = with_options(request.session, asked, self._catalog.schemas_of(request.principal))
-        # drivers take it for the rest of the connection
-        add_header("authorization", f"Bearer {session.behind(request.bearer)}")
+        _settle(request, session, add_header)
         return result.SerializeToString()
 
     def _get_options(self, request: Request, body: bytes, add_header: AddHeader) -> bytes:
@@ -218,6 +221,11 @@ def _name(data: bytes) -> str:
     if name is None:
         raise InvalidRequestError("this is not a message of Flight SQL")
     return name
+
+
+def _settle(request: Request, session: Session, add_header: AddHeader) -> None:
+    """Have the driver send `session` with all its calls from now on, in place of the one it came with."""
+    add_header("authorization", f"Bearer {session.behind(request.bearer)}")
 
 
 def _transaction(

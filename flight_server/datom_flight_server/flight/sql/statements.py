@@ -13,6 +13,7 @@ from datom_flight.protocol.messages import encode_object
 
 from ..middleware import Request
 from ..reads import Reads
+from ..session import Session
 from ..streams import Streams, row_stream
 from . import flight_sql_pb2 as messages
 from .catalog import SqlCatalog, default_project
@@ -32,25 +33,26 @@ class SqlStatements:
         self._streams = streams
 
     def prepare(self, request: Request, query: str, transaction: bytes | None) -> Prepared:
-        """`query` with what the session and the transaction settle; nothing of it is looked at yet."""
-        session = request.session
-        as_of = session.as_of or (None if transaction is None else instant_of(transaction))
-        return Prepared(query, default_project(session, self._catalog.schemas_of(request.principal)), as_of)
+        """`query` with what the transaction and the session settle; nothing of it is looked at yet."""
+        began = None if transaction is None else instant_of(transaction)
+        return Prepared(query, Session(began=began).over(request.session))
 
     def plan(self, request: Request, asked: Prepared) -> Plan:
         """The plan of a query, under the caller's rights; raises as the planner does."""
         request.subject = "sql"
+        # drivers run a statement again that they prepared in an earlier transaction, or with other options
+        session = request.session.over(asked.session)
         try:
             plan = self._planner.plan(
                 request.principal,
                 asked.query,
-                project=asked.project,
-                as_of=asked.as_of,
+                project=default_project(session, self._catalog.schemas_of(request.principal)),
+                as_of=session.instant,
                 parameters=asked.parameters,
             )
         except VersionError as error:
-            if asked.as_of is not None and request.session.as_of is None:
-                error.hint = f"the transaction reads as of {asked.as_of}: commit to see later versions; {error.hint}"
+            if session.began and not session.as_of:
+                error.hint = f"the transaction reads as of {session.began}: commit to see later versions; {error.hint}"
             raise
         _note(request, plan)
         return plan

@@ -12,7 +12,6 @@ from datom_flight.protocol.errors import InvalidRequestError
 from datom_flight.protocol.messages import decode_object, encode_object, optional_text
 from datom_flight.protocol.names import parse_instant
 
-from ..session import Session
 from . import flight_sql_pb2 as messages
 
 Clock = Callable[[], datetime]
@@ -23,9 +22,10 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def begin(session: Session, clock: Clock) -> bytes:
-    """The id of a transaction that begins now; it reads as of the session's instant, if that settled one."""
-    return encode_object({"as_of": session.as_of or clock().isoformat()})
+def begin(clock: Clock) -> tuple[bytes, str]:
+    """The id of a transaction that begins now, and its instant."""
+    instant = clock().isoformat()
+    return encode_object({"as_of": instant}), instant
 
 
 def instant_of(transaction: bytes) -> str:
