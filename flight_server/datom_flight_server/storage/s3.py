@@ -112,7 +112,7 @@ class S3Store:
                 ahead = self._fetch_piece(source, start + PIECE_BYTES, key)
             if len(piece) != min(PIECE_BYTES, source.size - start):
                 raise self._error("store_unreachable", "ended before its size", key)
-            yield memoryview(piece)
+            yield memoryview(piece).cast("B")
         if self.etag(key) != source.etag:
             raise self._error("store_unreachable", "changed while it was read", key)
 
