@@ -69,7 +69,8 @@ class PartedUploads:
         """Drop the parts of uploads to names that begin with `place`, if they were begun over a day ago."""
         query: dict[str, Any] = {"Bucket": self._bucket, "Prefix": place}
         while True:
-            page: Mapping[str, Any] = self._control(_unless_gone(lambda client: client.list_multipart_uploads(**query))) or {}
+            found = self._control(_unless_gone(lambda client: client.list_multipart_uploads(**query)))
+            page: Mapping[str, Any] = found or {}
             for upload in page.get("Uploads", ()):
                 if upload["Initiated"] < datetime.now(UTC) - _ABANDONED:
                     self._end(upload["Key"], upload["UploadId"])
