@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -24,6 +25,8 @@ from datom_flight.protocol.errors import DatomError, IntegrityError, Unavailable
 
 from ..storage.base import ObjectStore
 from .single_flight import SingleFlight
+
+T = TypeVar("T")
 
 _PART = ".part"
 _UNRECORDED = "tag-"
@@ -85,14 +88,39 @@ class Payloads:
             DatomError: ``integrity_mismatch``, ``not_found``, ``timeout``, ``overloaded`` (no room on the disk), or
                 the storage's other errors. Nothing is kept then.
         """
+        return self._kept_or_fetched(store, key, sha256, lambda path: self._open_kept(path, sha256))
+
+    def link(self, store: ObjectStore, key: str, sha256: str | None, target: Path) -> None:
+        """Make `target` a name of the object at `key`, its hash checked; on the cache's file system.
+
+        It stays when the cache drops the file. The caller removes it, and does not write to it.
+
+        Raises:
+            DatomError: as `open` does.
+        """
+        self._kept_or_fetched(store, key, sha256, lambda path: self._link_kept(path, sha256, target))
+
+    def _kept_or_fetched(self, store: ObjectStore, key: str, sha256: str | None, take: Callable[[Path], T | None]) -> T:
         content = sha256 or _UNRECORDED + hashlib.sha256(f"{key}\n{store.etag(key)}".encode()).hexdigest()
         path = self._directory / hashlib.sha256(store.uri.encode()).hexdigest()[:16] / content
         for _ in range(_OPEN_ATTEMPTS):
-            file = self._open_kept(path, sha256)
-            if file is not None:
-                return file
+            taken = take(path)
+            if taken is not None:
+                return taken
             self._fetching.run(path, lambda: self._fetch(store, key, sha256, path))
         raise UnavailableError(f'"{key}" is dropped from the cache faster than it can be read', code="overloaded")
+
+    def _link_kept(self, path: Path, sha256: str | None, target: Path) -> Path | None:
+        try:
+            target.hardlink_to(path)
+        except FileNotFoundError:
+            return None
+        stamp = _Stamp.of(target)
+        if self._checked.get(path) != stamp and not self._recheck(path, stamp, sha256):
+            target.unlink()
+            return None
+        self._touch(path)
+        return target
 
     def _open_kept(self, path: Path, sha256: str | None) -> pa.NativeFile | None:
         try:

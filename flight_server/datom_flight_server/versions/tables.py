@@ -174,7 +174,7 @@ class StoredTable:
                     batch = batch.filter(selection.predicate)
                 batch = batch.select(schema.names).slice(0, left).replace_schema_metadata(schema.metadata)
                 left -= batch.num_rows
-                yield from _cut(batch)
+                yield from cut(batch)
         except pa.ArrowException as error:
             if selection.predicate is None:
                 raise _unreadable(self.version, error) from None
@@ -225,7 +225,7 @@ def _identified(schema: pa.Schema, found: TableVersion) -> pa.Schema:
     return schema.with_metadata({**(schema.metadata or {}), **named})
 
 
-def _cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+def cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """`batch` in slices that keep to `MAX_BATCH_BYTES`; no slice has no rows, nothing is copied."""
     if batch.num_rows == 0:
         return
@@ -233,8 +233,8 @@ def _cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         yield batch
         return
     half = batch.num_rows // 2
-    yield from _cut(batch.slice(0, half))
-    yield from _cut(batch.slice(half))
+    yield from cut(batch.slice(0, half))
+    yield from cut(batch.slice(half))
 
 
 def _listed(names: Sequence[str], most: int = 40) -> str:
