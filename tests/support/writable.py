@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import datom as peer
 import pyarrow as pa
@@ -24,11 +24,22 @@ from .expected import FIXTURES, Store
 from .git import git
 from .git_http import GitServer, git_server
 from .s3 import S3Server
-from .server import Server
 
 TOKEN = "a token for the tests' git server"
 
 CREATED_AT = "2026-01-01T00:00:00Z"
+
+
+class Reachable(Protocol):
+    """A server that plain clients can reach."""
+
+    def raw(self) -> fl.FlightClient:
+        """A client without credentials."""
+        ...
+
+    def call_options(self, token: str | None = None, seconds: float = 30) -> fl.FlightCallOptions:
+        """Its credentials, and a deadline."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +165,7 @@ def peer_of(place: Place, s3: S3Server | None = None) -> peer.Conn:
 
 
 def put(
-    server: Server,
+    server: Reachable,
     descriptor: fl.FlightDescriptor,
     batches: pa.Table | list[pa.RecordBatch],
     token: str,
@@ -184,7 +195,7 @@ def command(project: str, table: str, **more: Any) -> fl.FlightDescriptor:
     return fl.FlightDescriptor.for_command(WriteRequest(project, table, **more).to_json())
 
 
-def refusal(server: Server, descriptor: fl.FlightDescriptor, batches: Any, token: str, **options: Any) -> str:
+def refusal(server: Reachable, descriptor: fl.FlightDescriptor, batches: Any, token: str, **options: Any) -> str:
     """The code with which a write by a plain Flight client ends; fails when it does not."""
     try:
         receipt = put(server, descriptor, batches, token, **options)
