@@ -10,19 +10,24 @@ from .expected import FIXTURES
 RECORDED_ROOT = "/srv/datom/fixtures"
 
 
-def git(*arguments: str, cwd: Path) -> str:
-    """What ``git`` prints for `arguments`, in a repository nobody's own settings reach."""
-    environment = {
+def environment(home: Path) -> dict[str, str]:
+    """Variables for ``git`` with which nobody's own settings reach it, and nobody is asked anything."""
+    return {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "HOME": str(cwd),
+        "HOME": str(home),
         "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
         "GIT_AUTHOR_NAME": "Ann",
         "GIT_AUTHOR_EMAIL": "ann@example.org",
         "GIT_COMMITTER_NAME": "Ann",
         "GIT_COMMITTER_EMAIL": "ann@example.org",
     }
+
+
+def git(*arguments: str, cwd: Path) -> str:
+    """What ``git`` prints for `arguments`, in a repository nobody's own settings reach."""
     done = subprocess.run(
-        ["git", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False
+        ["git", *arguments], cwd=cwd, env=environment(cwd), capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
