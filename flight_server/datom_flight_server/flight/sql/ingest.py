@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.flight as fl
@@ -20,6 +21,8 @@ from ..middleware import Request
 from ..writes import Writes, rows_of
 from . import flight_sql_pb2 as messages
 from .catalog import CATALOG, SqlCatalog, default_project
+
+_DISCARDED_BYTES = 32 * 1024 * 1024
 
 _Options = messages.CommandStatementIngest.TableDefinitionOptions
 
@@ -42,6 +45,15 @@ class Ingest:
             DatomError: as `Writes.put`; ``conflict`` when the table exists and must not, or moved on meanwhile,
                 ``not_found`` when it must exist and does not.
         """
+        try:
+            return self._put(request, asked, reader)
+        except DatomError:
+            _discard(reader)
+            raise
+
+    def _put(
+        self, request: Request, asked: messages.CommandStatementIngest, reader: fl.MetadataRecordBatchReader
+    ) -> int:
         project = self._project(request, asked)
         write = WriteRequest(project, validate_name(asked.table))
         self._writes.authorise(request, write)
@@ -124,6 +136,15 @@ class _Counted:
         for batch in self._batches:
             self.rows += batch.num_rows
             yield batch
+
+
+def _discard(reader: fl.MetadataRecordBatchReader) -> None:
+    """Read what still comes, within reason: a driver that cannot write on says that, instead of what it is told."""
+    left = _DISCARDED_BYTES
+    with suppress(StopIteration, fl.FlightError, pa.ArrowException):
+        while left > 0:
+            chunk = reader.read_chunk()
+            left -= 0 if chunk.data is None else chunk.data.nbytes
 
 
 def _existing(catalog: Catalog, table: str) -> TableVersion | None:

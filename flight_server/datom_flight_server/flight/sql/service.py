@@ -12,6 +12,7 @@ import pyarrow.flight as fl
 from datom_flight.protocol.errors import InvalidRequestError
 
 from ...auth.base import Policy
+from ...sql.statements import Statements
 from ...versions.payloads import Payloads
 from ...versions.projects import Projects
 from ..middleware import Request
@@ -27,7 +28,6 @@ from .ingest import Ingest
 from .messages import packed, parsed, schema_bytes, sql_name, unpacked, unsupported
 from .metadata import Metadata
 from .options import options_of, with_options
-from .planning import Planner
 from .prepared import Prepared
 from .statements import SqlStatements
 
@@ -54,7 +54,7 @@ class FlightSql:
         projects: Projects,
         policy: Policy,
         payloads: Payloads,
-        planner: Planner,
+        statements: Statements,
         reads: Reads,
         writes: Writes,
         streams: Streams,
@@ -62,7 +62,7 @@ class FlightSql:
     ) -> None:
         self._catalog = SqlCatalog(projects, policy, payloads)
         self._metadata = Metadata(self._catalog)
-        self._statements = SqlStatements(planner, self._catalog, reads, streams)
+        self._statements = SqlStatements(statements, self._catalog, reads, streams)
         self._ingest = Ingest(self._catalog, projects, payloads, writes)
         self._streams = streams
         self._clock = clock

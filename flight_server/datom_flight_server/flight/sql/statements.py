@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.flight as fl
 
 from datom_flight.protocol.errors import VersionError
-from datom_flight.protocol.messages import encode_object
+from datom_flight.protocol.messages import decode_object, encode_object
 
+from ...sql.resolving import Pinned
+from ...sql.statements import Plan, Statements
 from ..middleware import Request
 from ..reads import Reads
 from ..session import Session
@@ -18,7 +22,6 @@ from ..streams import Streams, row_stream
 from . import flight_sql_pb2 as messages
 from .catalog import SqlCatalog, default_project
 from .messages import packed
-from .planning import Plan, Planner
 from .prepared import Prepared
 from .transactions import instant_of
 
@@ -26,8 +29,8 @@ from .transactions import instant_of
 class SqlStatements:
     """Answers what is asked of queries, prepared or not."""
 
-    def __init__(self, planner: Planner, catalog: SqlCatalog, reads: Reads, streams: Streams) -> None:
-        self._planner = planner
+    def __init__(self, statements: Statements, catalog: SqlCatalog, reads: Reads, streams: Streams) -> None:
+        self._statements = statements
         self._catalog = catalog
         self._reads = reads
         self._streams = streams
@@ -43,7 +46,7 @@ class SqlStatements:
         # drivers run a statement again that they prepared in an earlier transaction, or with other options
         session = request.session.over(asked.session)
         try:
-            plan = self._planner.plan(
+            plan = self._statements.plan(
                 request.principal,
                 asked.query,
                 project=default_project(session, self._catalog.schemas_of(request.principal)),
@@ -54,40 +57,44 @@ class SqlStatements:
             if session.began and not session.as_of:
                 error.hint = f"the transaction reads as of {session.began}: commit to see later versions; {error.hint}"
             raise
-        _note(request, plan)
+        _note(request, plan.pins)
         return plan
 
     def info(self, request: Request, descriptor: fl.FlightDescriptor, asked: Prepared) -> fl.FlightInfo:
         """The tickets of a query's rows: of the versions that are resolved now, whenever they are used."""
         plan = self.plan(request, asked)
+        pins = {"pins": [asdict(pin) for pin in plan.pins]}
         if plan.simple is not None:
-            return self._reads.info_of(request, plan.simple, descriptor)
+            read = self._reads.info_of(request, plan.simple, descriptor)
+            return fl.FlightInfo(
+                plan.schema,
+                descriptor,
+                read.endpoints,
+                total_records=read.total_records,
+                total_bytes=read.total_bytes,
+                ordered=True,
+                app_metadata=encode_object(decode_object(bytes(read.app_metadata), "app_metadata") | pins),
+            )
         ticket = packed(messages.TicketStatementQuery(statement_handle=plan.to_bytes()))
         return fl.FlightInfo(
             plan.schema,
             descriptor,
             [fl.FlightEndpoint(ticket, [])],
             ordered=True,
-            app_metadata=encode_object({"pins": [_fact(pin) for pin in plan.pins]}),
+            app_metadata=encode_object(pins),
         )
 
     def stream(self, request: Request, handle: bytes) -> tuple[pa.Schema, Iterator[Any]]:
         """The rows of a ticket's query."""
-        plan = self._planner.parse(handle)
-        _note(request, plan)
+        plan = Plan.from_bytes(handle)
+        _note(request, plan.pins)
         return plan.schema, self._rows(request, plan)
 
     def _rows(self, request: Request, plan: Plan) -> Iterator[Any]:
-        batches = self._planner.run(request.principal, plan)
-        try:
+        rows = cast("Generator[pa.RecordBatch, None, None]", self._statements.run(request.principal, plan))
+        with closing(rows) as batches:
             yield from row_stream(plan.schema, batches, self._streams)
-        finally:
-            batches.close()
 
 
-def _note(request: Request, plan: Plan) -> None:
-    request.subject = " ".join(f"{pin.project}/{pin.table}@{pin.version}" for pin in plan.pins) or "sql"
-
-
-def _fact(pin: Any) -> dict[str, str]:
-    return {"project": pin.project, "table": pin.table, "version": pin.version, "data_sha": pin.data_sha}
+def _note(request: Request, pins: Sequence[Pinned]) -> None:
+    request.subject = " ".join(f"{pin.project}/{pin.table}@{pin.version}" for pin in pins) or "sql"
