@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import select
 import shutil
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -23,13 +21,10 @@ import pyarrow as pa
 from datom_flight.protocol.errors import DatomError, UnavailableError
 
 from . import worker
+from .processes import Gone, Late, Process, ProcessLimits
 
-_PROCESS_BYTES = 768 * 1024 * 1024
-"""What a process needs beside the memory that queries may take."""
-_START_SECONDS = 60
 _INTERRUPT_SECONDS = 2
 _OUT_OF_MEMORY = ("OutOfMemoryException", "MemoryError", "ArrowMemoryError")
-_KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +38,7 @@ class EngineLimits:
         seconds: that one query may compute; the time its reader takes does not count.
         result_rows, result_bytes: of one query.
         concurrent: queries at a time.
+        concurrent_each: of them, those of one caller.
         queue_seconds: how long one more waits for its turn.
         stalled_seconds: a reader that fetches nothing for so long loses its turn when others wait.
     """
@@ -54,7 +50,8 @@ class EngineLimits:
     result_rows: int = 1_000_000_000
     result_bytes: int = 50 * 2**30
     concurrent: int = 4
-    queue_seconds: float = 10
+    concurrent_each: int = 3
+    queue_seconds: float = 30
     stalled_seconds: float = 60
 
 
@@ -64,33 +61,36 @@ class Job:
 
     Attributes:
         query: one SELECT, of the names that `setup` makes and of nothing else.
-        setup: the statements that make them, over files in the folder that the job runs with.
+        setup: the statements that make them.
+        folder: where the files are that they name, see `Engine.folder`; None when they name none.
     """
 
     query: str
     setup: tuple[str, ...] = ()
+    folder: Path | None = None
 
 
 class Engine:
     """A few processes that run queries.
 
     Args:
-        directory: for files of queries; on the file system of the cache, so that files can be linked.
+        directory: for files of queries; on the file system of the cache, so that files can be linked. What killed
+            servers left there is removed.
     """
 
     def __init__(self, directory: Path, limits: EngineLimits, clock: Callable[[], float] = time.monotonic) -> None:
-        self._directory = directory / f"queries-{uuid.uuid4().hex}"
-        self._directory.mkdir(parents=True)
         self._limits = limits
+        self._process_limits = ProcessLimits(limits.memory_bytes, limits.spill_bytes, limits.threads)
+        self._directory, self._lock = _own_folder(directory / "queries")
         self._clock = clock
         self._changed = threading.Condition()
-        self._idle: deque[_Process] = deque()
+        self._idle: deque[Process] = deque()
         self._busy: set[_Turn] = set()
         self._closed = False
 
     def start(self) -> None:
         """Have a process ready before the first query asks for one."""
-        with self._turn():
+        with self._turn(""):
             pass
 
     def close(self) -> None:
@@ -103,38 +103,41 @@ class Engine:
         for process in processes:
             process.terminate()
         shutil.rmtree(self._directory, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
         """An empty folder for the files of one query, removed afterwards."""
         path = self._directory / uuid.uuid4().hex
-        path.mkdir()
+        path.mkdir(mode=0o700)
         try:
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
-    def schema(self, job: Job, folder: Path) -> pa.Schema:
+    def schema(self, job: Job, caller: str) -> pa.Schema:
         """The names and types of the columns that `job` gives; all may be missing.
 
         Raises:
             DatomError: ``sql_error``, or as `batches`.
         """
-        with self._turn() as turn:
-            return turn.ask(job, folder, schema_only=True)
+        with self._turn(caller) as turn:
+            return turn.ask(job, schema_only=True)
 
-    def batches(self, job: Job, folder: Path) -> Generator[pa.RecordBatch, None, None]:
+    def batches(self, job: Job, caller: str) -> Generator[pa.RecordBatch, None, None]:
         """The rows of `job`, in batches of a few MiB. Closing the generator ends the query.
 
         Args:
-            folder: what `folder` gave, with the files in it.
+            caller: who asks; one caller alone does not get all turns.
 
         Raises:
             DatomError: ``sql_error`` where values cannot be computed with; ``too_large`` over a limit on memory or on
                 the result; ``timeout``; ``overloaded`` when there is no turn within `EngineLimits.queue_seconds`.
         """
-        with self._turn() as turn:
-            schema = turn.ask(job, folder, schema_only=False)
+        with self._turn(caller) as turn:
+            schema = turn.ask(job, schema_only=False)
             rows = size = 0
             while (message := turn.batch()) is not None:
                 batch = pa.ipc.read_record_batch(message, schema)
@@ -150,15 +153,17 @@ class Engine:
             raise _too_much(f"the result has more than {self._limits.result_bytes} bytes")
 
     @contextmanager
-    def _turn(self) -> Iterator[_Turn]:
-        turn = self._admitted()
+    def _turn(self, caller: str) -> Iterator[_Turn]:
+        turn = self._admitted(caller)
         try:
-            turn.process = turn.process or _Process(self._directory, self._limits)
+            turn.process = turn.process or Process(self._directory, self._process_limits)
             yield turn
         except BaseException:
             turn.end()
             raise
         finally:
+            if turn.process is not None:
+                turn.process.disown()
             with self._changed:
                 self._busy.discard(turn)
                 kept = turn.process if turn.reusable and not self._closed else None
@@ -168,23 +173,29 @@ class Engine:
             if kept is None and turn.process is not None:
                 turn.process.close()
 
-    def _admitted(self) -> _Turn:
+    def _admitted(self, caller: str) -> _Turn:
         """A turn, with an idle process if there is one."""
         deadline = self._clock() + self._limits.queue_seconds
         with self._changed:
-            while not self._closed and len(self._busy) >= self._limits.concurrent:
+            while not self._closed and (busy := self._crowd(caller)):
                 self._give_up_stalled()
                 left = deadline - self._clock()
                 if left <= 0:
-                    raise UnavailableError(
-                        f"{self._limits.concurrent} queries run already", code="overloaded", hint="try again later"
-                    )
+                    raise UnavailableError(busy, code="overloaded", hint="try again later")
                 self._changed.wait(min(left, 1))
             if self._closed:
                 raise UnavailableError("the server is stopping")
-            turn = _Turn(self._limits, self._clock, self._idle.popleft() if self._idle else None)
+            turn = _Turn(self._limits, self._clock, caller, self._idle.popleft() if self._idle else None)
             self._busy.add(turn)
             return turn
+
+    def _crowd(self, caller: str) -> str:
+        """What keeps `caller` waiting; empty when nothing does."""
+        if len(self._busy) >= self._limits.concurrent:
+            return f"{self._limits.concurrent} queries run already"
+        if sum(turn.caller == caller for turn in self._busy) >= self._limits.concurrent_each:
+            return f'{self._limits.concurrent_each} queries of "{caller}" run already'
+        return ""
 
     def _give_up_stalled(self) -> None:
         """End the query whose reader has fetched nothing for longest, if that is too long."""
@@ -200,8 +211,9 @@ class Engine:
 class _Turn:
     """One query's use of a process."""
 
-    def __init__(self, limits: EngineLimits, clock: Callable[[], float], process: _Process | None) -> None:
+    def __init__(self, limits: EngineLimits, clock: Callable[[], float], caller: str, process: Process | None) -> None:
         self.process = process
+        self.caller = caller
         self.idle_since: float | None = None
         self._limits = limits
         self._clock = clock
@@ -215,11 +227,13 @@ class _Turn:
         """Whether the process can take another query."""
         return self.process is not None and self._healthy and not self._running and not self._given_up
 
-    def ask(self, job: Job, folder: Path, *, schema_only: bool) -> pa.Schema:
+    def ask(self, job: Job, *, schema_only: bool) -> pa.Schema:
         """Start the query and give its schema."""
         assert self.process is not None
-        files = self.process.adopt(folder)
-        setup = [statement.replace(str(folder), files) for statement in job.setup]
+        setup = list(job.setup)
+        if job.folder is not None:
+            files = self.process.adopt(job.folder)
+            setup = [statement.replace(str(job.folder), files) for statement in setup]
         self._running = True
         self.process.send({"setup": setup, "query": job.query, "schema_only": schema_only})
         schema = pa.ipc.read_schema(self._frame(worker.SCHEMA))
@@ -243,7 +257,7 @@ class _Turn:
                 if kind in (worker.END, worker.FAILED):
                     self._running = False
                     return
-        except (_Gone, _Late):
+        except (Gone, Late):
             self._healthy = False
 
     def give_up(self) -> None:
@@ -258,13 +272,13 @@ class _Turn:
         started = self._clock()
         try:
             kind, body = self.process.frame(self._left)
-        except _Late:
+        except Late:
             raise DatomError.of(
                 "timeout",
                 f"the query was still computing after {self._limits.seconds:g} seconds",
                 hint="ask for less: fewer rows, a narrower join",
             ) from None
-        except _Gone:
+        except Gone:
             self._healthy = False
             raise self._lost() from None
         finally:
@@ -300,106 +314,24 @@ class _Turn:
         return message.replace(str(self.process.folder), "…")
 
 
-class _Gone(Exception):  # noqa: N818
-    """The process ended."""
-
-
-class _Late(Exception):  # noqa: N818
-    """The process did not answer in time."""
-
-
-class _Process:
-    """A worker: requests in, frames out."""
-
-    def __init__(self, directory: Path, limits: EngineLimits) -> None:
-        self.folder = directory / f"process-{uuid.uuid4().hex}"
-        (self.folder / "files").mkdir(parents=True)
-        options = {
-            "folder": str(self.folder),
-            "memory_bytes": limits.memory_bytes,
-            "spill_bytes": limits.spill_bytes,
-            "threads": limits.threads,
-            "process_bytes": limits.memory_bytes + _PROCESS_BYTES,
-        }
-        # nothing of the environment: it holds secrets
-        environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-        self._popen = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-I", "-m", worker.__name__, json.dumps(options)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            env={**environment, "ARROW_DEFAULT_MEMORY_POOL": "system"},
-        )
-        self._answers = select.poll()
-        self._answers.register(self._popen.stdout or 0, select.POLLIN)
-        try:
-            self.frame(_START_SECONDS)
-        except (_Gone, _Late):
-            self.close()
-            raise UnavailableError("the process that runs queries did not start", code="overloaded") from None
-
-    def adopt(self, folder: Path) -> str:
-        """Make the files in `folder` readable for queries, and give the folder they are in now."""
-        for old in (self.folder / "files").iterdir():
-            shutil.rmtree(old, ignore_errors=True)
-        files = self.folder / "files" / folder.name
-        folder.rename(files)
-        folder.mkdir()
-        return str(files)
-
-    def send(self, request: Mapping[str, Any]) -> None:
-        """Send one request."""
-        assert self._popen.stdin is not None
-        data = memoryview(json.dumps(request).encode() + b"\n")
-        try:
-            while data:
-                data = data[self._popen.stdin.write(data) :]
-        except (OSError, ValueError):
-            raise _Gone from None
-
-    def frame(self, seconds: float) -> tuple[bytes, pa.Buffer]:
-        """The next frame.
-
-        Raises:
-            _Late: it does not begin within `seconds`.
-            _Gone: there will be none.
-        """
-        head = self._read(worker.FRAME.size, seconds)
-        kind, size = worker.FRAME.unpack(head.to_pybytes())
-        return kind, self._read(size, max(seconds, _INTERRUPT_SECONDS))
-
-    def terminate(self) -> None:
-        """End the process and remove its files; whoever waits for a frame learns that there is none."""
-        self._popen.kill()
-        self._popen.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def close(self) -> None:
-        """As `terminate`, for the one thread that talks to it."""
-        self.terminate()
-        for pipe in (self._popen.stdin, self._popen.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
-
-    def _read(self, size: int, seconds: float) -> pa.Buffer:
-        pipe = self._popen.stdout
-        assert pipe is not None
-        buffer = pa.allocate_buffer(size)
-        view = memoryview(buffer)
-        deadline = time.monotonic() + seconds
-        try:
-            while view:
-                if not self._answers.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                    raise _Late
-                count = pipe.readinto(view)  # type: ignore[attr-defined]
-                if not count:
-                    raise _Gone
-                view = view[count:]
-        except (OSError, ValueError):
-            raise _Gone from None
-        return buffer
+def _own_folder(parent: Path) -> tuple[Path, int]:
+    """A new folder for this server, and the lock that says that it is in use."""
+    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with suppress(FileNotFoundError):
+        for left in parent.iterdir():
+            with suppress(OSError):
+                lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(left)
+                finally:
+                    os.close(lock)
+    # made under another name, so that nobody sweeps it before it is locked
+    making = parent.with_name(f"{parent.name}-{uuid.uuid4().hex}")
+    making.mkdir(mode=0o700)
+    lock = os.open(making, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return making.rename(parent / making.name), lock
 
 
 def _too_much(message: str) -> DatomError:

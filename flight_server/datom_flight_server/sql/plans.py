@@ -64,7 +64,7 @@ class Plan:
             "names": [[name, asdict(pinned)] for name, pinned in self.names],
             "schema": _text(self.schema.serialize()),
             "parameter_names": list(self.parameter_names),
-            "parameters": None if self.parameters is None else _text(_stream(self.parameters)),
+            "parameters": None if self.parameters is None else _text(batch_bytes(self.parameters)),
             "simple": None if self.simple is None else json.loads(self.simple.to_json()),
         }
         return encode_object({key: value for key, value in body.items() if value not in (None, [])})
@@ -99,6 +99,14 @@ def pins_metadata(pins: tuple[Pinned, ...]) -> dict[str, str]:
     return {PINS: json.dumps([asdict(pinned) for pinned in pins], separators=(",", ":"))}
 
 
+def batch_bytes(batch: pa.RecordBatch) -> bytes:
+    """A batch as an Arrow stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
 def _checked(value: Any, kind: type, *others: Any) -> Any:
     if not isinstance(value, kind) and not any(value is other for other in others):
         raise TypeError
@@ -114,15 +122,8 @@ def _pinned(body: Mapping[str, Any]) -> Pinned:
     )
 
 
-def _text(data: pa.Buffer) -> str:
+def _text(data: pa.Buffer | bytes) -> str:
     return base64.b64encode(data).decode("ascii")
-
-
-def _stream(batch: pa.RecordBatch) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return sink.getvalue()
 
 
 def _batch(text: str) -> pa.RecordBatch:

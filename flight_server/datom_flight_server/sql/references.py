@@ -11,9 +11,7 @@ from datom_flight.protocol.errors import DatomError
 from .allowed import TABLE_FUNCTIONS, is_allowed
 from .constants import constant_text
 from .selects import Select, Tree
-
-CATALOG = "datom"
-"""The one catalog: what may stand before a project, as in ``datom.STUDY_001.dm``."""
+from .worker import CATALOG
 
 HISTORY_FUNCTIONS = frozenset({"datom_tables", "datom_versions", "datom_lineage", "datom_column_changes", "datom_diff"})
 
@@ -79,7 +77,8 @@ class Site:
         columns = node.get("column_name_alias", [])
         node.clear()
         node.update(kept, type="BASE_TABLE", column_name_alias=columns, at_clause=None)
-        node.update(catalog_name="", schema_name=schema, table_name=table, qualified_name={"path": [schema, table]})
+        node.update(catalog_name=CATALOG, schema_name=schema, table_name=table)
+        node.update(qualified_name={"path": [CATALOG, schema, table]})
 
 
 @dataclass(slots=True)

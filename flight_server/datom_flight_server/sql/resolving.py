@@ -82,7 +82,7 @@ class Resolver:
     ) -> None:
         self._projects = projects
         self._policy = policy
-        self._principal = principal
+        self.principal = principal
         self._project = project
         self._as_of = as_of
         self._pins = pins
@@ -108,7 +108,7 @@ class Resolver:
         Raises:
             DatomError: ``not_found`` also when the principal may not know of it.
         """
-        self._policy.authorise(self._principal, validate_name(project, "project"), Role.READER)
+        self._policy.authorise(self.principal, validate_name(project, "project"), Role.READER)
         return self._projects.catalog(project)
 
     def resolve(self, asked: Reference) -> Resolved:
@@ -210,12 +210,18 @@ class Resolver:
         return Resolved(catalog, catalog.resolve(table, Kind.TABLE, chosen))
 
     def _visible(self, project: str) -> Catalog | None:
+        """The catalog of the project called so, or else of the one whose name differs in case alone."""
         try:
             return self.catalog(project)
         except DatomError as error:
-            if error.code in ("not_found", "invalid_name"):
-                return None
-            raise
+            if error.code not in ("not_found", "invalid_name"):
+                raise
+        matching = [
+            name
+            for name in self._projects.names()
+            if name.lower() == project.lower() and self._policy.visible(self.principal, name)
+        ]
+        return self._projects.catalog(matching[0]) if len(matching) == 1 else None
 
     def _absent(self, schema: str) -> Catalog:
         if self._project is None:

@@ -11,6 +11,8 @@ import duckdb
 
 from datom_flight.protocol.errors import DatomError
 
+from .recent import Recent
+
 Tree = dict[str, Any]
 """A node of a statement's tree as ``json_serialize_sql`` writes it: ours alone, so it may be changed in place."""
 
@@ -18,6 +20,9 @@ MAX_TEXT_BYTES = 512 * 1024
 MAX_TOKENS = 100_000
 MAX_BRACKETS = 100
 MAX_DEPTH = 200
+
+_KEPT_TREES = 256
+_KEPT_TREE_BYTES = 256 * 1024
 
 _READ_ONLY = "this server is read-only: write one SELECT (WITH, VALUES, FROM and PIVOT … IN included)"
 _SETTINGS = {
@@ -76,6 +81,8 @@ class SelectParser:
         self._connection = duckdb.connect(":memory:", config=dict(_SETTINGS))
         self._connection.execute(f"SET GLOBAL max_expression_depth = {MAX_DEPTH}")
         self._connection.execute("SET GLOBAL lock_configuration = true")
+        self._trees: Recent[str, str] = Recent(_KEPT_TREES)
+        self._texts: Recent[str, str] = Recent(_KEPT_TREES)
 
     def close(self) -> None:
         """Let go of the database. Parsing afterwards is an error."""
@@ -88,9 +95,8 @@ class SelectParser:
             DatomError: ``sql_error`` naming the place when it is anything else; ``too_large`` when it is over
                 `MAX_TEXT_BYTES`, `MAX_TOKENS`, `MAX_BRACKETS` or `MAX_DEPTH`.
         """
-        _check_size(text)
         try:
-            answer = json.loads(self._run("SELECT json_serialize_sql($1)", text))
+            answer = json.loads(self._trees.get(text) or self._parsed(text))
         except RecursionError:
             raise _too_deep() from None
         if answer.get("error", True):
@@ -106,10 +112,23 @@ class SelectParser:
     def text(self, tree: Tree) -> str:
         """The text of a tree, in DuckDB's own spelling."""
         try:
-            statement = {"error": False, "statements": [{"node": tree, "named_param_map": []}]}
-            return self._run("SELECT json_deserialize_sql($1)", json.dumps(statement))
+            body = json.dumps({"error": False, "statements": [{"node": tree, "named_param_map": []}]})
         except RecursionError:
             raise _too_deep() from None
+        known = self._texts.get(body)
+        if known is not None:
+            return known
+        text = self._run("SELECT json_deserialize_sql($1)", body)
+        if len(body) <= _KEPT_TREE_BYTES:
+            self._texts.put(body, text)
+        return text
+
+    def _parsed(self, text: str) -> str:
+        _check_size(text)
+        tree = self._run("SELECT json_serialize_sql($1)", text)
+        if len(tree) <= _KEPT_TREE_BYTES:
+            self._trees.put(text, tree)
+        return tree
 
     def _run(self, statement: str, argument: str) -> str:
         with self._connection.cursor() as connection:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -22,7 +21,8 @@ from . import simple
 from .constants import bind
 from .engine import Engine, Job
 from .history import History
-from .plans import Plan, pins_metadata
+from .plans import Plan, batch_bytes, pins_metadata
+from .recent import Recent
 from .references import CheckedSelect, HistoryCall, Reference, check
 from .resolving import Pinned, Resolved, Resolver
 from .selects import SelectParser
@@ -31,6 +31,7 @@ from .where import WhereCompiler
 
 __all__ = ["Pinned", "Plan", "Statements"]
 
+_KEPT_OUTCOMES = 256
 _HISTORY_SCHEMA = "datom history"
 """Of the views that history functions become; no project's name begins so."""
 
@@ -51,6 +52,7 @@ class Statements:
         self._where = where
         self._engine = engine
         self._parser = SelectParser()
+        self._outcomes: Recent[tuple[object, ...], tuple[ReadRequest | None, pa.Schema]] = Recent(_KEPT_OUTCOMES)
 
     def close(self) -> None:
         """Let go of the parser. Planning afterwards is an error."""
@@ -83,10 +85,7 @@ class Statements:
             parse_instant(as_of)
         checked = self._checked(query, parameters)
         resolver = self._resolver(principal, project, as_of, pins=pins)
-        request, schema = self._plain_read(checked, resolver)
-        if schema is None:
-            with self._job(checked, resolver, as_of) as (job, folder):
-                schema = self._engine.schema(job, folder)
+        request, schema = self._outcome(checked, resolver, _values(parameters), as_of)
         plan = Plan(
             query=query,
             project=project,
@@ -138,6 +137,25 @@ class Statements:
     ) -> Resolver:
         return Resolver(self._projects, self._policy, principal, project=project, as_of=as_of, pins=pins, known=known)
 
+    def _outcome(
+        self, checked: CheckedSelect, resolver: Resolver, values: bytes, as_of: str | None
+    ) -> tuple[ReadRequest | None, pa.Schema]:
+        """The plain read that a query is, where it is one, and the schema; the same for the same data."""
+        for site in checked.sites:
+            if isinstance(site.asked, Reference):
+                resolver.resolve(site.asked)
+        key = (checked.select.text, values, tuple(resolver.settled.items()))
+        known = self._outcomes.get(key)
+        if known is not None:
+            return known
+        request, schema = self._plain_read(checked, resolver)
+        if schema is None:
+            with self._job(checked, resolver, as_of) as job:
+                schema = self._engine.schema(job, resolver.principal.name)
+        if not any(isinstance(site.asked, HistoryCall) for site in checked.sites):
+            self._outcomes.put(key, (request, schema))
+        return request, schema
+
     def _plain_read(
         self, checked: CheckedSelect, resolver: Resolver
     ) -> tuple[ReadRequest, pa.Schema] | tuple[None, None]:
@@ -170,8 +188,8 @@ class Statements:
         self, checked: CheckedSelect, resolver: Resolver, as_of: str | None
     ) -> Generator[pa.RecordBatch, None, None]:
         with (
-            self._job(checked, resolver, as_of) as (job, folder),
-            closing(self._engine.batches(job, folder)) as batches,
+            self._job(checked, resolver, as_of) as job,
+            closing(self._engine.batches(job, resolver.principal.name)) as batches,
         ):
             for batch in batches:
                 yield from cut(batch)
@@ -180,8 +198,11 @@ class Statements:
         return StoredTable.open(self._payloads, resolved.catalog.store, resolved.found)
 
     @contextmanager
-    def _job(self, checked: CheckedSelect, resolver: Resolver, as_of: str | None) -> Iterator[tuple[Job, Path]]:
-        """The query over views of the versions its names stand for, and the folder their files are in."""
+    def _job(self, checked: CheckedSelect, resolver: Resolver, as_of: str | None) -> Iterator[Job]:
+        """The query over views of the versions its names stand for."""
+        if not checked.sites:
+            yield Job(self._parser.text(checked.select.tree))
+            return
         with self._engine.folder() as folder:
             files, views = Files(self._payloads, folder), Views()
             history = History(resolver, files, as_of)
@@ -194,4 +215,8 @@ class Statements:
                     schema = site.asked.schema or resolved.found.project
                     rows = files.stored(resolved).query
                 site.rename(views.add(schema, name, rows), name)
-            yield Job(self._parser.text(checked.select.tree), tuple(views.statements)), folder
+            yield Job(self._parser.text(checked.select.tree), tuple(views.statements), folder)
+
+
+def _values(parameters: pa.RecordBatch | None) -> bytes:
+    return b"" if parameters is None else batch_bytes(parameters)

@@ -13,6 +13,7 @@ from ..model import Kind
 from ..versions.payloads import Payloads
 from ..versions.tables import StoredTable
 from .resolving import Resolved
+from .worker import CATALOG
 
 _TAKEN_SCHEMAS = frozenset({"information_schema", "pg_catalog", "system", "temp"})
 _MICROSECONDS = {"s": " * 1000000", "ms": " * 1000", "us": "", "ns": " // 1000"}
@@ -94,8 +95,8 @@ class Views:
             attempt = f"{schema}@{number}"
         if (attempt.lower(), name.lower()) not in self._made:
             self._made[attempt.lower(), name.lower()] = rows
-            self.statements.append(f"CREATE SCHEMA IF NOT EXISTS {quoted(attempt)}")
-            self.statements.append(f"CREATE VIEW {quoted(attempt)}.{quoted(name)} AS {rows}")
+            self.statements.append(f"CREATE SCHEMA IF NOT EXISTS {CATALOG}.{quoted(attempt)}")
+            self.statements.append(f"CREATE VIEW {CATALOG}.{quoted(attempt)}.{quoted(name)} AS {rows}")
         return attempt
 
 

@@ -13,7 +13,8 @@ import resource
 import struct
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, BinaryIO
 
 import duckdb
@@ -21,6 +22,9 @@ import pyarrow as pa
 
 FRAME = struct.Struct("<cQ")
 """The head of a frame: its kind, and how many bytes follow."""
+
+CATALOG = "datom"
+"""What queries read is in this catalog."""
 
 READY, SCHEMA, BATCH, END, FAILED = b"R", b"S", b"B", b"Z", b"E"
 
@@ -49,6 +53,8 @@ class Database:
                 "temp_directory": os.path.join(folder, "spill"),
             },
         )
+        # the catalog that clients know; what names no catalog is in it too
+        self._connection.execute(f"ATTACH ':memory:' AS {CATALOG}")
         for setting, value in (
             ("TimeZone", "'UTC'"),
             ("enable_external_file_cache", "false"),
@@ -74,23 +80,15 @@ class Database:
         with self._connection.cursor() as connection:
             self._running = connection
             try:
-                connection.begin()
-                for statement in setup:
-                    connection.execute(statement)
-                relation = connection.sql(query)
-                if schema_only:
-                    # of no row, the types alone: it does not have the names of columns named twice
-                    kinds = relation.limit(0).to_arrow_table().schema.types
-                    answers.send(SCHEMA, _schema(relation.columns, kinds).serialize())
-                    return
-                with relation.to_arrow_reader(_rows_per_batch(len(relation.columns))) as reader:
-                    schema = _schema(relation.columns, reader.schema.types)
-                    answers.send(SCHEMA, schema.serialize())
-                    for batch in reader:
-                        answers.send_batch(batch, schema)
+                with _undone(connection) if setup else nullcontext():
+                    for statement in setup:
+                        connection.execute(statement)
+                    if schema_only:
+                        _answer_schema(connection.sql(query), answers)
+                    else:
+                        _answer_rows(connection.sql(query), answers)
             finally:
                 self._running = None
-                connection.rollback()
 
 
 class Answers:
@@ -99,11 +97,12 @@ class Answers:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
-    def send(self, kind: bytes, body: bytes | pa.Buffer = b"") -> None:
-        """One frame."""
+    def send(self, kind: bytes, body: bytes | pa.Buffer = b"", *, more: bool = False) -> None:
+        """One frame; with `more` it may wait for the next, which comes soon."""
         self._file.write(FRAME.pack(kind, len(body)))
         self._file.write(memoryview(body))
-        self._file.flush()
+        if not more:
+            self._file.flush()
 
     def send_batch(self, batch: pa.RecordBatch, schema: pa.Schema) -> None:
         """The rows of `batch`, in `schema`, as a message without it."""
@@ -162,6 +161,30 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_timestamp(kind) and kind.tz == "Etc/UTC":
         return pa.timestamp(kind.unit, "UTC")
     return kind
+
+
+@contextmanager
+def _undone(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    connection.begin()
+    try:
+        yield
+    finally:
+        connection.rollback()
+
+
+def _answer_schema(relation: duckdb.DuckDBPyRelation, answers: Answers) -> None:
+    # of no row, the types alone: it does not have the names of columns named twice
+    kinds = relation.limit(0).to_arrow_table().schema.types
+    answers.send(SCHEMA, _schema(relation.columns, kinds).serialize(), more=True)
+
+
+def _answer_rows(relation: duckdb.DuckDBPyRelation, answers: Answers) -> None:
+    names = relation.columns
+    with relation.to_arrow_reader(_rows_per_batch(len(names))) as reader:
+        schema = _schema(names, reader.schema.types)
+        answers.send(SCHEMA, schema.serialize(), more=True)
+        for batch in reader:
+            answers.send_batch(batch, schema)
 
 
 def _schema(names: list[str], kinds: list[pa.DataType]) -> pa.Schema:
