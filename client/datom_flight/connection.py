@@ -21,6 +21,7 @@ from .results import (
     Findings,
     History,
     Identity,
+    ImportInfo,
     ProjectInfo,
     Projects,
     ProjectSummary,
@@ -117,6 +118,10 @@ class Connection:
         """
         body = {"project": self._project(), "pattern": pattern}
         return Tables(map(TableInfo.from_wire, self._calls.action("datom.tables", body)))
+
+    def imports(self) -> list[ImportInfo]:
+        """The project's tables and sets, each with the file it was imported from."""
+        return list(map(ImportInfo.from_wire, self._calls.action("datom.tables", {"project": self._project()})))
 
     def history(self, name: str, limit: int | None = None) -> History:
         """The versions of a table or set, newest first; at most `limit` of them."""

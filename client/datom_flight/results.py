@@ -119,7 +119,6 @@ class TableInfo:
         version, data_sha: of the current version.
         last_updated: UTC.
         versions: how many there are.
-        original_file_sha, original_format: sha256 and kind of the file that an imported table was read from.
     """
 
     name: str
@@ -129,8 +128,6 @@ class TableInfo:
     size_bytes: int | None
     last_updated: datetime | None
     versions: int | None
-    original_file_sha: str | None = None
-    original_format: str | None = None
 
     @classmethod
     def from_wire(cls, body: Mapping[str, Any]) -> TableInfo:
@@ -143,9 +140,26 @@ class TableInfo:
             size_bytes=body.get("size_bytes"),
             last_updated=parse_timestamp(body.get("last_updated")),
             versions=body.get("versions"),
-            original_file_sha=body.get("original_file_sha"),
-            original_format=body.get("original_format"),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ImportInfo:
+    """A table or set of the project, and the file it was imported from, if it was.
+
+    Attributes:
+        kind: ``table`` or ``set``.
+        file_sha: sha256 of the file; None when the current version is of no file.
+    """
+
+    name: str
+    kind: str
+    file_sha: str | None
+
+    @classmethod
+    def from_wire(cls, body: Mapping[str, Any]) -> ImportInfo:
+        """The row of ``datom.tables`` in `body`."""
+        return cls(required(body, "name"), required(body, "kind"), body.get("original_file_sha"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from .connection import Connection
 from .extracts import extract_format, open_extract
 from .protocol.errors import DatomError, InvalidRequestError
 from .protocol.names import validate_name
-from .results import Column, Listing, TableInfo, each
+from .results import Column, ImportInfo, Listing, each
 from .sources import RowSource
 
 NEW, CHANGED, UNCHANGED = "new", "changed", "unchanged"
@@ -112,7 +112,7 @@ class Outcomes(Listing[Outcome]):
     empty = "no files"
 
 
-def survey(folder: str | os.PathLike[str], pattern: str, tables: Iterable[TableInfo]) -> Survey:
+def survey(folder: str | os.PathLike[str], pattern: str, tables: Iterable[ImportInfo]) -> Survey:
     """The files of a folder, not of those in it, and what syncing would do with each; hidden files are left out.
 
     Args:
@@ -171,7 +171,7 @@ def carry_out(
     )
 
 
-def _extract(path: Path, known: dict[str, TableInfo]) -> Extract:
+def _extract(path: Path, known: dict[str, ImportInfo]) -> Extract:
     try:
         ending = extract_format(path)
         name = validate_name(path.stem)
@@ -189,9 +189,9 @@ def _extract(path: Path, known: dict[str, TableInfo]) -> Extract:
     original = Original(sha, ending, stamp)
     if table is None:
         return Extract(path, name, NEW, None, original)
-    if table.original_file_sha == sha:
+    if table.file_sha == sha:
         return Extract(path, name, UNCHANGED)
-    detail = None if table.original_file_sha else "the table was not imported from a file so far"
+    detail = None if table.file_sha else "the table was not imported from a file so far"
     return Extract(path, name, CHANGED, detail, original)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from datom_flight import Connection
 from datom_flight.protocol.errors import DatomError
-from datom_flight.results import TableInfo
+from datom_flight.results import ImportInfo
 from datom_flight.syncing import carry_out, survey
 from support.rows import rows
 from support.server import clean_environment, command, run_command
@@ -42,11 +42,11 @@ def sha(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def info(name: str, file_sha: str | None = None, kind: str = "table") -> TableInfo:
-    return TableInfo(name, kind, "a" * 64, "b" * 64, 1, None, 1, file_sha, "csv" if file_sha else None)
+def info(name: str, file_sha: str | None = None, kind: str = "table") -> ImportInfo:
+    return ImportInfo(name, kind, file_sha)
 
 
-def states(folder: Path, *tables: TableInfo, pattern: str = "*") -> dict[str, tuple[str, str | None]]:
+def states(folder: Path, *tables: ImportInfo, pattern: str = "*") -> dict[str, tuple[str, str | None]]:
     return {extract.file: (extract.state, extract.detail) for extract in survey(folder, pattern, tables)}
 
 

@@ -103,7 +103,7 @@ def sync(folder: str, yes: bool, pattern: str, message: str | None, how: str, **
     from .. import syncing
 
     with connected(**at) as conn:
-        found = syncing.survey(folder, pattern, conn.tables())
+        found = syncing.survey(folder, pattern, conn.imports())
         pending = sum(extract.original is not None for extract in found)
         if pending:
             headers, rows = found.cells()
