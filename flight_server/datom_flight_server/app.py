@@ -11,6 +11,7 @@ from .flight.actions import Actions
 from .flight.health import Health
 from .flight.reads import Reads
 from .flight.service import DatomFlightServer
+from .flight.sql.service import FlightSql
 from .flight.streams import Streams
 from .flight.writes import Writes
 from .governance.configured import project_source
@@ -19,6 +20,8 @@ from .metrics import Metrics
 from .model import Role
 from .repositories import Repositories
 from .settings import Settings
+from .sql.engine import Engine, EngineLimits
+from .sql.statements import Statements
 from .sql.where import WhereCompiler
 from .stores import Stores
 from .versions.arrivals import Limits
@@ -42,6 +45,8 @@ class App:
         self._streams = Streams()
         self._where = WhereCompiler()
         self._metrics = Metrics(lambda: self._streams.open)
+        self._engine: Engine | None = None
+        self._statements: Statements | None = None
         self._server: DatomFlightServer | None = None
         self._probes: list[Health | Management] = []
         repositories = Repositories(settings.cache.directory / "repositories")
@@ -75,14 +80,19 @@ class App:
         limits = Limits(writing.max_bytes, writing.max_rows, writing.max_seconds)
         spool = Spool(settings.cache.directory, limits)
         writes = Writes(projects, policy, tokens, spool, self._writers, writing.max_concurrent)
+        reads = Reads(projects, policy, payloads, self._where, self._streams)
+        self._engine = Engine(settings.cache.directory, EngineLimits())
+        self._statements = Statements(projects, policy, payloads, self._where, self._engine)
+        self._engine.start()
         self._writers.start()
         # last: it answers as soon as it is made
         self._server = DatomFlightServer(
             settings.server.listen,
             authenticator=tokens,
-            reads=Reads(projects, policy, payloads, self._where, self._streams),
+            reads=reads,
             actions=Actions(projects, policy, tokens, writes),
             writes=writes,
+            sql=FlightSql(projects, policy, payloads, self._statements, reads, writes, self._streams),
             ended=self._metrics.request_ended,
             certificate=settings.server.tls,
         )
@@ -116,5 +126,9 @@ class App:
             ended = ended and not stopping.is_alive()
         for probe in self._probes:
             probe.close()
+        if self._engine is not None:
+            self._engine.close()
+        if self._statements is not None:
+            self._statements.close()
         self._where.close()
         return ended

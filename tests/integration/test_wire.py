@@ -17,6 +17,7 @@ import pytest
 import datom_flight
 from datom_flight import DatomError
 from datom_flight.protocol.messages import ACTIONS
+from datom_flight_server.flight.sql.service import ACTIONS as SQL_ACTIONS
 from support.answers import code_of
 from support.server import Server, running, write_config
 from support.stores import write_store
@@ -193,7 +194,7 @@ def test_flights_are_the_visible_tables_and_criteria_choose(server: Server, clie
 
 
 def test_the_actions_are_the_protocol_s(server: Server, client: flight.FlightClient) -> None:
-    assert {action.type for action in client.list_actions(server.call_options())} == set(ACTIONS)
+    assert {action.type for action in client.list_actions(server.call_options())} == {*ACTIONS, *SQL_ACTIONS}
 
 
 def test_actions_answer_one_json_object_a_result(

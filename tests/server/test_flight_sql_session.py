@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datom_flight.protocol.errors import DatomError
-from datom_flight_server.flight.session import Session, split_bearer
+from datom_flight_server.flight.session import Carried, Session, Sessions, split_bearer
 from datom_flight_server.flight.sql import flight_pb2 as messages
 from datom_flight_server.flight.sql.options import options_of, with_options
 from datom_flight_server.flight.sql.prepared import Prepared
@@ -27,29 +27,73 @@ def code_of_refusal(credentials: str) -> str:
     return caught.value.code
 
 
-@given(SESSIONS, st.sampled_from([None, "header.body.signature"]))
-def test_a_session_travels_behind_the_token(session: Session, token: str | None) -> None:
-    assert split_bearer(session.behind(token)) == (token, session)
+@given(SESSIONS, st.sampled_from([None, "header.body.signature"]), st.sampled_from([None, "c1"]), st.integers(0, 9))
+def test_a_session_travels_behind_the_token(
+    session: Session, token: str | None, connection: str | None, turn: int
+) -> None:
+    carried = Carried(session, connection, turn)
+    assert split_bearer(carried.behind(token)) == (token, carried)
 
 
 def test_a_token_alone_settles_nothing() -> None:
-    assert split_bearer("header.body.signature") == ("header.body.signature", Session())
-    assert split_bearer(None) == (None, Session())
+    assert split_bearer("header.body.signature") == ("header.body.signature", Carried())
+    assert split_bearer(None) == (None, Carried())
+
+
+# A driver that missed what it was answered
+
+
+def test_what_a_connection_settled_holds_until_it_comes_with_it() -> None:
+    sessions = Sessions()
+    first = sessions.settle("ann", Carried(), Session("STUDY_001"))
+    second = sessions.settle("ann", first, Session("STUDY_002"))
+    assert sessions.newest("ann", first) == second
+    assert sessions.newest("ann", second) == second
+    assert sessions.newest("ann", first) == first, "it came with it, so nothing is remembered"
+
+
+def test_a_connection_is_not_told_what_others_settled() -> None:
+    sessions = Sessions()
+    mine = sessions.settle("ann", Carried(), Session("STUDY_001"))
+    other = sessions.settle("ann", Carried(), Session("STUDY_002"))
+    stolen = Carried(Session(), other.connection, 0)
+    assert sessions.newest("ann", Carried(Session(), mine.connection, 0)) == mine
+    assert sessions.newest("bob", stolen) == stolen
+    assert sessions.newest("ann", Carried()) == Carried()
+
+
+def test_only_so_many_connections_are_remembered() -> None:
+    sessions = Sessions(most=2)
+    carried = [sessions.settle("ann", Carried(), Session(f"P{number}")) for number in range(3)]
+    before = [Carried(Session(), each.connection, 0) for each in carried]
+    assert [sessions.newest("ann", each) for each in before] == [before[0], *carried[1:]]
 
 
 @given(st.text(max_size=80))
 def test_whatever_else_stands_behind_a_token_is_refused(text: str) -> None:
     try:
-        token, session = split_bearer("token~" + text)
+        token, carried = split_bearer("token~" + text)
     except DatomError as error:
         assert error.code == "unauthenticated"  # noqa: PT017
     else:
         assert token == "token"
-        assert isinstance(session, Session)
+        assert isinstance(carried, Carried)
 
 
 @pytest.mark.parametrize(
-    "settled", [b"[]", b"x", b'{"project":1}', b'{"other":"x"}', b'{"as_of":"yesterday"}', b'{"project":"../x"}', b""]
+    "settled",
+    [
+        b"[]",
+        b"x",
+        b"",
+        b'{"other":"x"}',
+        b'{"session":{"project":1}}',
+        b'{"session":{"other":"x"}}',
+        b'{"session":{"as_of":"yesterday"}}',
+        b'{"session":{"project":"../x"}}',
+        b'{"session":{},"connection":1}',
+        b'{"session":{},"turn":-1}',
+    ],
 )
 def test_settings_that_are_none_are_refused(settled: bytes) -> None:
     assert code_of_refusal("token~" + base64.urlsafe_b64encode(settled).decode()) == "unauthenticated"

@@ -17,7 +17,7 @@ from datom_flight.protocol.errors import CODES, AuthenticationError, DatomError
 from ..auth.base import Authenticator
 from ..model import Principal
 from .boundary import boundary
-from .session import AS_OF_HEADER, PROJECT_HEADER, Session, split_bearer
+from .session import AS_OF_HEADER, PROJECT_HEADER, Carried, Session, Sessions, split_bearer
 
 REQUEST = "request"
 """The name under which handlers find the call's `Request`."""
@@ -38,6 +38,8 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
         principal: who calls.
         bearer: the token they came with; None without one.
         session: what is settled for all calls of the connection.
+        carried: what of that stands, or is to stand, behind the token.
+        is_behind: whether it does not stand there yet.
         subject: what the call is about, for the log; set by handlers.
         is_cancelled: whether the caller went away.
     """
@@ -49,6 +51,8 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
         principal: Principal,
         bearer: str | None,
         session: Session,
+        carried: Carried,
+        is_behind: bool,
         answer: str | None,
         ended: Ended,
     ) -> None:
@@ -57,6 +61,8 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
         self.principal = principal
         self.bearer = bearer
         self.session = session
+        self.carried = carried
+        self.is_behind = is_behind
         self.subject = ""
         self.is_cancelled: Callable[[], bool] = lambda: False
         self._verb = verb
@@ -88,12 +94,14 @@ class RequestFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]
     what ADBC, JDBC and `authenticate_basic_token` do.
 
     Args:
+        sessions: of all connections.
         ended: told of every call that ended: its verb, ``ok`` or the error's code, and the seconds it took.
     """
 
-    def __init__(self, authenticator: Authenticator, ended: Ended) -> None:
+    def __init__(self, authenticator: Authenticator, sessions: Sessions, ended: Ended) -> None:
         super().__init__()
         self._authenticator = authenticator
+        self._sessions = sessions
         self._ended = ended
 
     def start_call(self, info: fl.CallInfo, headers: Mapping[str, Sequence[str | bytes]]) -> Request:
@@ -102,16 +110,20 @@ class RequestFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]
         verb = info.method.name.lower()
         with boundary(request_id):
             try:
-                bearer, settled = split_bearer(_token(_header(headers, "authorization")))
+                bearer, came = split_bearer(_token(_header(headers, "authorization")))
                 principal = self._authenticator.authenticate(bearer)
-                session = settled.over(Session(_header(headers, PROJECT_HEADER), _header(headers, AS_OF_HEADER)))
+                carried = self._sessions.newest(principal.name, came)
+                session = carried.session.over(
+                    Session(_header(headers, PROJECT_HEADER), _header(headers, AS_OF_HEADER))
+                )
             except DatomError as error:
                 _access_log.info("%s - %s - %s", request_id, verb, error.code)
                 self._ended(verb, error.code, 0)
                 raise
             # any other call that answers with an authorization header makes drivers replace their token
             answer = bearer if info.method == fl.FlightMethod.HANDSHAKE else None
-            return Request(request_id, verb, principal, bearer, session, answer, self._ended)
+            is_behind = carried != came
+            return Request(request_id, verb, principal, bearer, session, carried, is_behind, answer, self._ended)
 
 
 class NoHandshake(fl.ServerAuthHandler):  # type: ignore[misc]

@@ -15,6 +15,8 @@ from .actions import Actions
 from .boundary import boundary, bounded
 from .middleware import REQUEST, Ended, NoHandshake, RequestFactory, request_of
 from .reads import Reads
+from .sql.service import ACTIONS as SQL_ACTIONS
+from .sql.service import FlightSql
 from .writes import Writes
 
 
@@ -35,16 +37,18 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
         reads: Reads,
         actions: Actions,
         writes: Writes,
+        sql: FlightSql,
         ended: Ended,
         certificate: tuple[bytes, bytes] | None = None,
     ) -> None:
         self._reads = reads
         self._actions = actions
         self._writes = writes
+        self._sql = sql
         super().__init__(
             location,
             auth_handler=NoHandshake(),
-            middleware={REQUEST: RequestFactory(authenticator, ended)},
+            middleware={REQUEST: RequestFactory(authenticator, sql.sessions, ended)},
             tls_certificates=[certificate] if certificate else None,
         )
 
@@ -54,22 +58,26 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
         return bounded(self._reads.listing(request, criteria), request.id)
 
     def get_flight_info(self, context: fl.ServerCallContext, descriptor: fl.FlightDescriptor) -> fl.FlightInfo:
-        """See `Reads.info`."""
+        """See `Reads.info` and `FlightSql.info`."""
         request = request_of(context)
         with boundary(request.id):
+            if self._sql.handles_descriptor(descriptor):
+                return self._sql.info(request, descriptor, context.add_header)
             return self._reads.info(request, descriptor)
 
     def get_schema(self, context: fl.ServerCallContext, descriptor: fl.FlightDescriptor) -> fl.SchemaResult:
-        """See `Reads.schema`."""
+        """See `Reads.schema` and `FlightSql.schema`."""
         request = request_of(context)
         with boundary(request.id):
-            return fl.SchemaResult(self._reads.schema(request, descriptor))
+            answers = self._sql if self._sql.handles_descriptor(descriptor) else self._reads
+            return fl.SchemaResult(answers.schema(request, descriptor))
 
     def do_get(self, context: fl.ServerCallContext, ticket: fl.Ticket) -> fl.FlightDataStream:
-        """See `Reads.stream`."""
+        """See `Reads.stream` and `FlightSql.stream`."""
         request = request_of(context)
         with boundary(request.id):
-            schema, batches = self._reads.stream(request, ticket.ticket)
+            answers = self._sql if self._sql.handles_ticket(ticket.ticket) else self._reads
+            schema, batches = answers.stream(request, ticket.ticket)
             return fl.GeneratorStream(schema, bounded(batches, request.id))
 
     def do_put(
@@ -79,9 +87,12 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
         reader: fl.MetadataRecordBatchReader,
         writer: fl.FlightMetadataWriter,
     ) -> None:
-        """See `Writes.put`; answers the receipt as JSON."""
+        """See `FlightSql.put`, and `Writes.put`, which is answered by the receipt as JSON."""
         request = request_of(context)
         with boundary(request.id):
+            if self._sql.handles_descriptor(descriptor):
+                self._sql.put(request, descriptor, reader, writer)
+                return
             receipt = self._writes.put(request, descriptor, reader)
             writer.write(pa.py_buffer(encode_object(receipt.to_object())))
 
@@ -97,11 +108,13 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
             raise InvalidRequestError("this server does not exchange", code="unsupported")
 
     def do_action(self, context: fl.ServerCallContext, action: fl.Action) -> Generator[bytes, None, None]:
-        """See `Actions.run`."""
+        """See `Actions.run` and `FlightSql.action`."""
         request = request_of(context)
-        results = self._actions.run(request, action.type, action.body.to_pybytes() if action.body else b"")
-        return bounded(results, request.id)
+        body = action.body.to_pybytes() if action.body else b""
+        if self._sql.handles_action(action.type):
+            return bounded(self._sql.action(request, action.type, body, context.add_header), request.id)
+        return bounded(self._actions.run(request, action.type, body), request.id)
 
     def list_actions(self, context: fl.ServerCallContext) -> list[tuple[str, str]]:
         """The actions and what each gives."""
-        return list(ACTIONS.items())
+        return [*ACTIONS.items(), *SQL_ACTIONS.items()]

@@ -24,6 +24,8 @@ from . import worker
 from .processes import Gone, Late, Process, ProcessLimits
 
 _INTERRUPT_SECONDS = 2
+_NOTICE_SECONDS = 0.25
+"""Within which a query ends whose caller went away."""
 _OUT_OF_MEMORY = ("OutOfMemoryException", "MemoryError", "ArrowMemoryError")
 
 
@@ -126,17 +128,19 @@ class Engine:
         with self._turn(caller) as turn:
             return turn.ask(job, schema_only=True)
 
-    def batches(self, job: Job, caller: str) -> Generator[pa.RecordBatch, None, None]:
+    def batches(self, job: Job, caller: str, is_cancelled: Callable[[], bool]) -> Generator[pa.RecordBatch, None, None]:
         """The rows of `job`, in batches of a few MiB. Closing the generator ends the query.
 
         Args:
             caller: who asks; one caller alone does not get all turns.
+            is_cancelled: whether they went away; looked at several times a second, from this thread.
 
         Raises:
             DatomError: ``sql_error`` where values cannot be computed with; ``too_large`` over a limit on memory or on
-                the result; ``timeout``; ``overloaded`` when there is no turn within `EngineLimits.queue_seconds`.
+                the result; ``timeout``; ``overloaded`` when there is no turn within `EngineLimits.queue_seconds`;
+                ``cancelled``.
         """
-        with self._turn(caller) as turn:
+        with self._turn(caller, is_cancelled) as turn:
             schema = turn.ask(job, schema_only=False)
             rows = size = 0
             while (message := turn.batch()) is not None:
@@ -153,8 +157,8 @@ class Engine:
             raise _too_much(f"the result has more than {self._limits.result_bytes} bytes")
 
     @contextmanager
-    def _turn(self, caller: str) -> Iterator[_Turn]:
-        turn = self._admitted(caller)
+    def _turn(self, caller: str, is_cancelled: Callable[[], bool] = lambda: False) -> Iterator[_Turn]:
+        turn = self._admitted(caller, is_cancelled)
         try:
             turn.process = turn.process or Process(self._directory, self._process_limits)
             yield turn
@@ -173,7 +177,7 @@ class Engine:
             if kept is None and turn.process is not None:
                 turn.process.close()
 
-    def _admitted(self, caller: str) -> _Turn:
+    def _admitted(self, caller: str, is_cancelled: Callable[[], bool]) -> _Turn:
         """A turn, with an idle process if there is one."""
         deadline = self._clock() + self._limits.queue_seconds
         with self._changed:
@@ -182,10 +186,12 @@ class Engine:
                 left = deadline - self._clock()
                 if left <= 0:
                     raise UnavailableError(busy, code="overloaded", hint="try again later")
-                self._changed.wait(min(left, 1))
+                if is_cancelled():
+                    raise _cancelled()
+                self._changed.wait(min(left, _NOTICE_SECONDS))
             if self._closed:
                 raise UnavailableError("the server is stopping")
-            turn = _Turn(self._limits, self._clock, caller, self._idle.popleft() if self._idle else None)
+            turn = _Turn(self._limits, self._clock, caller, is_cancelled, self._idle.popleft() if self._idle else None)
             self._busy.add(turn)
             return turn
 
@@ -211,9 +217,17 @@ class Engine:
 class _Turn:
     """One query's use of a process."""
 
-    def __init__(self, limits: EngineLimits, clock: Callable[[], float], caller: str, process: Process | None) -> None:
+    def __init__(
+        self,
+        limits: EngineLimits,
+        clock: Callable[[], float],
+        caller: str,
+        is_cancelled: Callable[[], bool],
+        process: Process | None,
+    ) -> None:
         self.process = process
         self.caller = caller
+        self._is_cancelled = is_cancelled
         self.idle_since: float | None = None
         self._limits = limits
         self._clock = clock
@@ -271,6 +285,11 @@ class _Turn:
         self.idle_since = None
         started = self._clock()
         try:
+            while not self.process.answers(min(_NOTICE_SECONDS, left := started + self._left - self._clock())):
+                if self._is_cancelled():
+                    raise _cancelled()
+                if left <= 0:
+                    raise Late
             kind, body = self.process.frame(self._left)
         except Late:
             raise DatomError.of(
@@ -332,6 +351,10 @@ def _own_folder(parent: Path) -> tuple[Path, int]:
     lock = os.open(making, os.O_RDONLY | os.O_DIRECTORY)
     fcntl.flock(lock, fcntl.LOCK_EX)
     return making.rename(parent / making.name), lock
+
+
+def _cancelled() -> DatomError:
+    return DatomError.of("cancelled", "the caller went away", hint="")
 
 
 def _too_much(message: str) -> DatomError:

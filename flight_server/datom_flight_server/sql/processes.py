@@ -96,6 +96,10 @@ class Process:
         except (OSError, ValueError):
             raise Gone from None
 
+    def answers(self, seconds: float) -> bool:
+        """Whether a frame, or the end of the process, comes within `seconds`."""
+        return bool(self._answers.poll(max(0.0, seconds) * 1000))
+
     def frame(self, seconds: float) -> tuple[bytes, pa.Buffer]:
         """The next frame.
 
@@ -129,7 +133,7 @@ class Process:
         deadline = time.monotonic() + seconds
         try:
             while view:
-                if not self._answers.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                if not self.answers(deadline - time.monotonic()):
                     raise Late
                 count = pipe.readinto(view)  # type: ignore[attr-defined]
                 if not count:

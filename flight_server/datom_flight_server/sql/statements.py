@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
@@ -99,10 +99,15 @@ class Statements:
         metadata = {**(schema.metadata or {}), **pins_metadata(plan.pins)}
         return replace(plan, schema=schema.with_metadata(metadata))
 
-    def run(self, principal: Principal, plan: Plan) -> Iterator[pa.RecordBatch]:
+    def run(
+        self, principal: Principal, plan: Plan, is_cancelled: Callable[[], bool] = lambda: False
+    ) -> Iterator[pa.RecordBatch]:
         """The rows of a plan, in batches of at most 4 MiB of IPC (or one row), all of ``plan.schema``.
 
         Closing the generator ends the query.
+
+        Args:
+            is_cancelled: whether the caller went away; asked of from this thread while the query computes.
 
         Raises:
             DatomError: ``not_found`` for what the principal may not see (any more); ``invalid_argument`` for a plan
@@ -116,7 +121,7 @@ class Statements:
         if request is not None:
             batches = self._rows(resolver, checked, request)
         else:
-            batches = self._results(checked, resolver, plan.as_of)
+            batches = self._results(checked, resolver, plan.as_of, is_cancelled)
         with closing(batches):
             for batch in batches:
                 yield batch.replace_schema_metadata(plan.schema.metadata)
@@ -185,11 +190,11 @@ class Statements:
             yield from table.batches(selection)
 
     def _results(
-        self, checked: CheckedSelect, resolver: Resolver, as_of: str | None
+        self, checked: CheckedSelect, resolver: Resolver, as_of: str | None, is_cancelled: Callable[[], bool]
     ) -> Generator[pa.RecordBatch, None, None]:
         with (
             self._job(checked, resolver, as_of) as job,
-            closing(self._engine.batches(job, resolver.principal.name)) as batches,
+            closing(self._engine.batches(job, resolver.principal.name, is_cancelled)) as batches,
         ):
             for batch in batches:
                 yield from cut(batch)

@@ -17,7 +17,7 @@ from ...versions.payloads import Payloads
 from ...versions.projects import Projects
 from ..middleware import Request
 from ..reads import Reads
-from ..session import Session
+from ..session import Session, Sessions
 from ..streams import Streams
 from ..writes import Writes
 from . import flight_pb2 as flight_messages
@@ -47,7 +47,11 @@ ACTIONS: Mapping[str, str] = {
 
 
 class FlightSql:
-    """Answers the commands, tickets and actions of Flight SQL."""
+    """Answers the commands, tickets and actions of Flight SQL.
+
+    Attributes:
+        sessions: of all connections.
+    """
 
     def __init__(
         self,
@@ -60,6 +64,7 @@ class FlightSql:
         streams: Streams,
         clock: transactions.Clock = transactions.now,
     ) -> None:
+        self.sessions = Sessions()
         self._catalog = SqlCatalog(projects, policy, payloads)
         self._metadata = Metadata(self._catalog)
         self._statements = SqlStatements(statements, self._catalog, reads, streams)
@@ -90,9 +95,12 @@ class FlightSql:
         """Whether `name` is an action of `ACTIONS`."""
         return name in self._actions
 
-    def info(self, request: Request, descriptor: fl.FlightDescriptor) -> fl.FlightInfo:
-        """The schema and tickets of what a command asks for."""
+    def info(self, request: Request, descriptor: fl.FlightDescriptor, add_header: AddHeader) -> fl.FlightInfo:
+        """The schema and tickets of what a command asks for; `add_header` puts a header into the answer."""
         name = _name(descriptor.command)
+        # drivers never miss what this call answers, and ask for this when they connect
+        if request.is_behind or (name == "CommandGetSqlInfo" and request.carried.connection is None):
+            self._settle(request, request.carried.session, add_header)
         if self._metadata.handles(name):
             schema = self._metadata.answer(request, name, descriptor.command).schema
             return fl.FlightInfo(schema, descriptor, [fl.FlightEndpoint(descriptor.command, [])], ordered=True)
@@ -183,12 +191,12 @@ class FlightSql:
 
     def _begin(self, request: Request, body: bytes, add_header: AddHeader) -> bytes:
         transaction, instant = transactions.begin(self._clock)
-        _settle(request, replace(request.session, began=instant), add_header)
+        self._settle(request, replace(request.carried.session, began=instant), add_header)
         return packed(messages.ActionBeginTransactionResult(transaction_id=transaction))
 
     def _end(self, request: Request, body: bytes, add_header: AddHeader) -> None:
         transactions.end(unpacked(body, messages.ActionEndTransactionRequest))
-        _settle(request, replace(request.session, began=""), add_header)
+        self._settle(request, replace(request.carried.session, began=""), add_header)
 
     def _cancel(self, request: Request, body: bytes, add_header: AddHeader) -> bytes:
         parsed(body, flight_messages.CancelFlightInfoRequest)
@@ -204,8 +212,9 @@ class FlightSql:
 
     def _set_options(self, request: Request, body: bytes, add_header: AddHeader) -> bytes:
         asked = parsed(body, flight_messages.SetSessionOptionsRequest)
-        session, result = with_options(request.session, asked, self._catalog.schemas_of(request.principal))
-        _settle(request, session, add_header)
+        schemas = self._catalog.schemas_of(request.principal)
+        session, result = with_options(request.carried.session, asked, schemas)
+        self._settle(request, session, add_header)
         return result.SerializeToString()
 
     def _get_options(self, request: Request, body: bytes, add_header: AddHeader) -> bytes:
@@ -215,17 +224,17 @@ class FlightSql:
         closed = flight_messages.CloseSessionResult.CLOSED
         return flight_messages.CloseSessionResult(status=closed).SerializeToString()
 
+    def _settle(self, request: Request, session: Session, add_header: AddHeader) -> None:
+        """Have the driver send `session` with all its calls from now on, behind the token it came with."""
+        settled = self.sessions.settle(request.principal.name, request.carried, session)
+        add_header("authorization", f"Bearer {settled.behind(request.bearer)}")
+
 
 def _name(data: bytes) -> str:
     name = sql_name(data)
     if name is None:
         raise InvalidRequestError("this is not a message of Flight SQL")
     return name
-
-
-def _settle(request: Request, session: Session, add_header: AddHeader) -> None:
-    """Have the driver send `session` with all its calls from now on, in place of the one it came with."""
-    add_header("authorization", f"Bearer {session.behind(request.bearer)}")
 
 
 def _transaction(

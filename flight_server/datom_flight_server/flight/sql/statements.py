@@ -91,7 +91,9 @@ class SqlStatements:
         return plan.schema, self._rows(request, plan)
 
     def _rows(self, request: Request, plan: Plan) -> Iterator[Any]:
-        rows = cast("Generator[pa.RecordBatch, None, None]", self._statements.run(request.principal, plan))
+        rows = cast(
+            "Generator[pa.RecordBatch, None, None]", self._statements.run(request.principal, plan, request.is_cancelled)
+        )
         with closing(rows) as batches:
             yield from row_stream(plan.schema, batches, self._streams)
 
