@@ -209,7 +209,7 @@ def _storage(folder: Path, project: str, prefix: str, s3: S3Server | None) -> tu
         bucket = f"{project.lower().replace('_', '-')}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
         return s3.bucket(bucket) / prefix / "datom", s3.settings(bucket, prefix)
     root = folder / f"{project}-storage"
-    (root / prefix).mkdir(parents=True)
+    (root / prefix).mkdir(parents=True, exist_ok=True)
     return root / prefix / "datom", {"data": f"file://{root / prefix}"}
 
 

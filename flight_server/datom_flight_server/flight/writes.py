@@ -226,8 +226,8 @@ def rows_of(request: Request, reader: fl.MetadataRecordBatchReader, asked: Write
             if end.rows != rows:
                 raise UnavailableError(f"{rows} rows came where the client sent {end.rows}", code="truncated")
             return
-    if asked.end_record:
-        raise UnavailableError(f"the rows ended after {rows}, before their end record", code="truncated")
     if request.is_cancelled():
         # Flight ends the rows of a client that was killed like those of one that is done
         raise UnavailableError("the client went away before all rows had come", code="cancelled")
+    if asked.end_record:
+        raise UnavailableError(f"the rows ended after {rows}, before their end record", code="truncated")
