@@ -9,12 +9,15 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
 
 import datom_flight
 from datom_flight.identity import data_sha
 from support.expected import STORES, Store, assert_same_table
+from support.random_tables import exactly
+from support.random_tables import tables as random_tables
 from support.server import Server, running, write_config
-from support.writable import Place, copied_place, git_over_http
+from support.writable import Place, copied_place, empty_place, git_over_http
 
 STORE_IDS = [pytest.param(store, id=store.name) for store in STORES]
 BY_0_2_0 = [pytest.param(store, id=store.name) for store in STORES if store.name != "store-011"]
@@ -178,3 +181,30 @@ def test_the_first_write_over_a_table_of_the_older_format_is_a_version_of_its_ow
         assert json.dumps(manifest) == json.dumps(place.committed(".datom/manifest.json"))
         assert write_again(conn, "dm", conn.read("dm"), conn.metadata("dm")).action == "none"
         assert [finding for finding in conn.validate() if not finding.ok] == []
+
+
+# Any table at all.
+
+
+@pytest.fixture(scope="module")
+def any_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    place = empty_place(tmp_path_factory.mktemp("any"), "STUDY_ANY")
+    with running(write_config(tmp_path_factory.mktemp("any-server"), {"STUDY_ANY": place.settings})) as server:
+        yield server
+
+
+@settings(max_examples=40, deadline=None)
+@given(random_tables())
+def test_any_table_comes_back_over_flight_with_every_bit(
+    any_server: Server, drawn: tuple[pa.Table, list[pa.RecordBatch]]
+) -> None:
+    table, batches = drawn
+    with any_server.connect("STUDY_ANY", token=any_server.token("developer")) as conn:
+        receipt = conn.write("any", pa.RecordBatchReader.from_batches(table.schema, batches))
+        again = conn.write("any", table)
+        assert receipt.data_sha == again.data_sha == data_sha(table)
+        assert again.action == "none", "the same values in other chunks are the same version"
+        back = conn.read("any", receipt.version)
+    assert back.column_names == table.column_names
+    assert exactly(back) == exactly(table)
+    assert data_sha(back) == receipt.data_sha
