@@ -79,7 +79,7 @@ class App:
         writing = settings.writes
         limits = Limits(writing.max_bytes, writing.max_rows, writing.max_seconds)
         spool = Spool(settings.cache.directory, limits)
-        writes = Writes(projects, policy, tokens, spool, self._writers, writing.max_concurrent)
+        writes = Writes(projects, policy, tokens, spool, self._writers, self._streams, writing.max_concurrent)
         reads = Reads(projects, policy, payloads, self._where, self._streams)
         self._engine = Engine(settings.cache.directory, EngineLimits())
         self._statements = Statements(projects, policy, payloads, self._where, self._engine)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -348,6 +350,33 @@ def test_a_call_whose_deadline_passes_half_way_writes_nothing(server: Server, pl
         with pytest.raises(fl.FlightTimedOutError):
             writer.close()
         await_condition(lambda: "do_put STUDY_FAULTS/t cancelled" in server.log, 10, "the server notices")
+
+
+# The server's own end.
+
+
+def test_a_write_under_way_ends_before_a_server_that_is_asked_to_stop(tmp_path: Path) -> None:
+    place = empty_place(tmp_path / "place", PROJECT)
+    grace = {"shutdown_grace_seconds": 30}
+    with running(write_config(tmp_path / "server", {PROJECT: place.settings}, server=grace)) as server:
+        developer = server.token("developer")
+        first, second = two_parts()
+        with server.raw() as client:
+            writer, answers = client.do_put(command(PROJECT, "t"), first.schema, server.call_options(developer))
+            writer.write_batch(first)
+            await_condition(lambda: spooled(server), 10, "the rows arrive")
+            os.kill(server.pid, signal.SIGTERM)
+
+            def refused() -> bool:
+                with pytest.raises(fl.FlightError) as caught:
+                    put(server, command(PROJECT, "u", end_record=True), [second.slice(0, 0)], developer)
+                return code_of(caught.value) == "unavailable"
+
+            await_condition(refused, 10, "new writes are refused")
+            writer.write_batch(second)
+            writer.done_writing()
+            assert json.loads(bytes(answers.read()))["action"] == "full"
+        assert server.stop() == 0
 
 
 # The limits.

@@ -1,4 +1,4 @@
-"""Rows on their way out: batches, then the end record; counted, and stopped when the server stops."""
+"""Rows on their way: batches, then the end record; counted, and stopped when the server stops."""
 
 from __future__ import annotations
 

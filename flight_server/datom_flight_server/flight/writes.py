@@ -30,6 +30,7 @@ from ..versions.validation import Finding
 from ..versions.writer import author_of, table_content
 from ..versions.writers import Writers
 from .middleware import Request
+from .streams import Streams
 
 Body = Mapping[str, Any]
 Records = Sequence[Mapping[str, Any]]
@@ -59,6 +60,7 @@ class Writes:
         authenticator: Authenticator,
         spool: Spool,
         writers: Writers,
+        streams: Streams,
         max_concurrent: int,
     ) -> None:
         self._projects = projects
@@ -66,6 +68,7 @@ class Writes:
         self._authenticator = authenticator
         self._spool = spool
         self._writers = writers
+        self._streams = streams
         self._max_concurrent = max_concurrent
         self._places = threading.BoundedSemaphore(max_concurrent)
 
@@ -90,7 +93,7 @@ class Writes:
         catalog = self._projects.catalog(asked.project)
         writer = self._writers.writer(catalog.project)
         parents, lineage = self._parents(request, asked.parents)
-        with self._place(), self._spool.receive(schema, batches) as spooled:
+        with self._streams.running(), self._place(), self._spool.receive(schema, self._uncut(batches)) as spooled:
             content = table_content(spooled)
             # it may have expired while the rows came
             self._authenticator.authenticate(request.bearer)
@@ -138,6 +141,11 @@ class Writes:
         for artifact, keys in self._writers.writer(project).differing(name).items():
             detail = "not as git has it: " + ", ".join(keys) if keys else "the storage says what git says"
             yield Finding(artifact, None, "git", not keys, detail)
+
+    def _uncut(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            self._streams.check()
+            yield batch
 
     @contextmanager
     def _place(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ from ..model import Project, RepositoryAccess
 from ..storage.base import WritableStore
 from .writer import Writer
 
+_CLOSE_SECONDS = 5
 _log = logging.getLogger(__name__)
 
 
@@ -71,10 +72,11 @@ class Writers:
         self._thread.start()
 
     def close(self) -> None:
-        """End reconciling, after what is under way."""
+        """End reconciling; what is under way gets a little time."""
         self._closed.set()
         if self._thread.is_alive():
-            self._thread.join(self._reconcile_seconds)
+            # a remote that hangs must not hold up the end: whatever is cut off is found again at the next start
+            self._thread.join(_CLOSE_SECONDS)
 
     def problems(self) -> list[str]:
         """The projects whose storage could not be brought up to git, one sentence each."""
