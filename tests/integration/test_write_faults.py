@@ -376,7 +376,7 @@ def test_a_write_under_way_ends_before_a_server_that_is_asked_to_stop(tmp_path: 
             writer.write_batch(second)
             writer.done_writing()
             assert json.loads(bytes(answers.read()))["action"] == "full"
-        assert server.stop() == 0
+        assert server.ended() == 0
 
 
 # The limits.

@@ -174,6 +174,10 @@ class Server:
         """End the process the polite way, by its id, and give its exit code."""
         if self.alive:
             self._process.send_signal(signal.SIGTERM)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for the end of a process that was asked to end, and give its exit code."""
         try:
             return self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
