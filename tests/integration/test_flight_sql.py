@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,6 +75,9 @@ class Caller:
 
     def schema(self, command: Message) -> pa.Schema:
         return self._client.get_schema(fl.FlightDescriptor.for_command(packed(command)), self._options).schema
+
+    def json_schema(self, command: bytes) -> pa.Schema:
+        return self._client.get_schema(fl.FlightDescriptor.for_command(command), self._options).schema
 
     def get(self, ticket: fl.Ticket | bytes) -> pa.Table:
         return self._client.do_get(
@@ -338,6 +344,162 @@ def test_only_what_settles_something_answers_with_an_authorization(server: Serve
 def test_other_commands_are_what_they_were(caller: Caller) -> None:
     info = caller.info(b'{"project":"STUDY_001","table":"dm"}')
     assert caller.get(info.endpoints[0].ticket).to_pydict() == DM.to_pydict()
+
+
+# Queries in JSON
+
+
+def asked(query: str, **more: Any) -> bytes:
+    return json.dumps({"project": "STUDY_001", "sql": query, **more}).encode()
+
+
+def answer(caller: Caller, query: str, **more: Any) -> pa.Table:
+    """The rows that GetFlightInfo's tickets give, which are those of a ticket written by hand."""
+    command = asked(query, **more)
+    info = caller.info(command)
+    table = pa.concat_tables([caller.get(endpoint.ticket) for endpoint in info.endpoints])
+    by_hand = caller.get(command)
+    assert table.equals(by_hand)
+    assert table.schema.equals(info.schema)
+    assert by_hand.schema.equals(info.schema, check_metadata=True)
+    described = caller.json_schema(command)
+    assert described.equals(info.schema, check_metadata=True)
+    return table
+
+
+@pytest.mark.parametrize("query", ["SELECT * FROM dm", "SELECT AGE FROM dm WHERE AGE > 60", "SELECT max(AGE) FROM dm"])
+def test_a_query_in_json_is_planned_as_a_statement_is(caller: Caller, query: str) -> None:
+    in_json, in_sql = caller.info(asked(query)), caller.info(sql.CommandStatementQuery(query=query))
+    assert in_json.schema.equals(in_sql.schema, check_metadata=True)
+    assert [each.ticket for each in in_json.endpoints] == [each.ticket for each in in_sql.endpoints]
+    assert in_json.app_metadata == in_sql.app_metadata
+    assert (in_json.total_records, in_json.total_bytes) == (in_sql.total_records, in_sql.total_bytes)
+    assert answer(caller, query).num_rows == caller.rows(sql.CommandStatementQuery(query=query)).num_rows
+
+
+def test_a_query_in_json_reads_as_of_an_instant(caller: Caller) -> None:
+    assert answer(caller, "SELECT count(*) AS n FROM dm", as_of="2026-01-15").to_pydict() == {"n": [2]}
+
+
+def test_a_query_s_own_project_and_instant_go_before_the_connection_s(server: Server) -> None:
+    count = "SELECT count(*) AS n FROM dm"
+    with Caller(server, x_datom_project="STUDY_002", x_datom_as_of="2026-02-15") as caller:
+        assert caller.get(asked(count, project=None)).to_pydict() == {"n": [1]}
+        assert caller.get(asked(count)).to_pydict() == {"n": [3]}
+        assert caller.get(asked(count, as_of="2026-01-15")).to_pydict() == {"n": [2]}
+
+
+def test_a_query_without_a_project_reads_the_only_one_the_caller_sees(server: Server) -> None:
+    command = asked("SELECT count(*) AS n FROM dm", project=None)
+    with Caller(server, server.token("reader", "STUDY_002")) as caller:
+        assert caller.get(command).to_pydict() == {"n": [1]}
+    with Caller(server) as caller, pytest.raises(fl.FlightError, match="no project is chosen"):
+        caller.get(command)
+
+
+@pytest.mark.parametrize(
+    ("query", "parameters"),
+    [
+        ("SELECT ? AS a, ? AS b", [65, "x"]),
+        ("SELECT $2 AS b, $1 AS a", {"1": 65, "2": "x"}),
+        ("SELECT $old AS a, $text AS b", {"text": "x", "old": 65}),
+        ("SELECT $b AS b, $a AS a", {"a": 65, "b": "x"}),
+    ],
+)
+def test_parameters_come_in_order_or_by_name(caller: Caller, query: str, parameters: Any) -> None:
+    (row,) = answer(caller, query, parameters=parameters).to_pylist()
+    assert row == {"a": 65, "b": "x"}
+
+
+def test_parameters_of_every_type_of_json_are_bound(caller: Caller) -> None:
+    values = [None, True, 2**62, -1, 1.5, 'Zürich\'s "best"']
+    query = "SELECT ? IS NULL AS a, ? AS b, ? AS c, ? AS d, ? AS e, ? AS f"
+    (row,) = answer(caller, query, parameters=values).to_pylist()
+    assert list(row.values()) == [True, *values[1:]]
+
+
+def test_parameters_of_other_types_come_as_an_arrow_stream(caller: Caller) -> None:
+    batch = pa.record_batch({"day": [date(2026, 1, 15)], "sum": [Decimal("1.50")]})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    encoded = base64.b64encode(sink.getvalue()).decode()
+    (row,) = answer(caller, "SELECT $day + 1 AS day, $sum * 2 AS sum", parameters=encoded).to_pylist()
+    assert row == {"day": date(2026, 1, 16), "sum": Decimal("3.00")}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"parameters": []},
+        {"parameters": None},
+        {"parameters": [1, 2]},
+        {"parameters": {"other": 1}},
+        {"parameters": {"x": 1, "y": 2}},
+        {"parameters": [2**80]},
+        {"parameters": ["\ud800"]},
+        {"parameters": "not base64"},
+        {"parameters": ["x" * 2_000_000]},
+        {"pins": {}},
+        {"as_of": "soon"},
+        {"limit": 3},
+    ],
+    ids=str,
+)
+def test_a_query_in_json_that_is_malformed_is_refused(server: Server, caller: Caller, more: Any) -> None:
+    command = asked("SELECT $x AS x", **{"parameters": [1], **more})
+    for ask in (caller.info, caller.get):
+        with pytest.raises(fl.FlightError) as caught:
+            ask(command)
+        assert refusal(server, caught) in ("invalid_argument", "too_large")
+
+
+def test_pins_give_the_versions_that_a_query_leaves_open(caller: Caller) -> None:
+    then = caller.info(asked("SELECT * FROM dm", as_of="2026-01-15"))
+    (pin,) = told = json.loads(bytes(then.app_metadata))["pins"]
+    assert answer(caller, "SELECT count(*) AS n FROM dm", pins=told).to_pydict() == {"n": [2]}
+    short = {**pin, "version": pin["version"][:8]}
+    assert answer(caller, "SELECT count(*) AS n FROM dm", pins=[short]).to_pydict() == {"n": [2]}
+    beside = "SELECT (SELECT count(*) FROM dm) AS n, (SELECT count(*) FROM dm AT (TIMESTAMP => '2026-02-15')) AS later"
+    table = answer(caller, beside, pins=told)
+    assert table.to_pydict() == {"n": [2], "later": [3]}
+    both = json.loads(caller.info(asked(beside, pins=told)).schema.metadata[b"datom.pins"])
+    assert both[0] == pin
+    assert answer(caller, beside, pins=both).to_pydict() == {"n": [2], "later": [3]}
+
+
+def test_a_table_that_is_not_pinned_is_not_read(server: Server, caller: Caller) -> None:
+    with pytest.raises(fl.FlightError, match=r"STUDY_001\.dm") as caught:
+        caller.get(asked("SELECT * FROM dm", pins=[]))
+    assert refusal(server, caught) == "version_not_found"
+
+
+def test_a_pin_of_other_data_is_refused(server: Server, caller: Caller) -> None:
+    (pin,) = json.loads(bytes(caller.info(asked("SELECT * FROM dm")).app_metadata))["pins"]
+    for ask in (caller.info, caller.get):
+        with pytest.raises(fl.FlightError) as caught:
+            ask(asked("SELECT max(AGE) FROM dm", pins=[{**pin, "data_sha": "0" * 64}]))
+        assert refusal(server, caught) == "integrity_mismatch"
+
+
+def test_a_query_in_json_grants_nothing(server: Server) -> None:
+    with Caller(server, server.token("reader", "STUDY_002")) as stranger:
+        for query in ("SELECT * FROM dm", "SELECT 1"):
+            with pytest.raises(fl.FlightError) as caught:
+                stranger.get(asked(query))
+            assert refusal(server, caught) == "not_found"
+        with pytest.raises(fl.FlightError) as caught:
+            stranger.get(asked("SELECT * FROM STUDY_001.dm", project="STUDY_002"))
+        assert refusal(server, caught) == "not_found"
+
+
+def test_nothing_is_written_by_a_query_in_json(server: Server, caller: Caller) -> None:
+    with pytest.raises(fl.FlightError, match='"sql"') as caught:
+        caller.put(asked("SELECT 1"), pa.record_batch({"0": [1]}))
+    assert refusal(server, caught) == "invalid_argument"
+    with pytest.raises(fl.FlightError) as caught:
+        caller.get(asked("DROP TABLE dm"))
+    assert refusal(server, caught) == "sql_error"
 
 
 KINDS = [

@@ -61,7 +61,7 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
         """See `Reads.info` and `FlightSql.info`."""
         request = request_of(context)
         with boundary(request.id):
-            if self._sql.handles_descriptor(descriptor):
+            if _is_sql(self._sql, descriptor):
                 return self._sql.info(request, descriptor, context.add_header)
             return self._reads.info(request, descriptor)
 
@@ -69,14 +69,14 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
         """See `Reads.schema` and `FlightSql.schema`."""
         request = request_of(context)
         with boundary(request.id):
-            answers = self._sql if self._sql.handles_descriptor(descriptor) else self._reads
+            answers = self._sql if _is_sql(self._sql, descriptor) else self._reads
             return fl.SchemaResult(answers.schema(request, descriptor))
 
     def do_get(self, context: fl.ServerCallContext, ticket: fl.Ticket) -> fl.FlightDataStream:
         """See `Reads.stream` and `FlightSql.stream`."""
         request = request_of(context)
         with boundary(request.id):
-            answers = self._sql if self._sql.handles_ticket(ticket.ticket) else self._reads
+            answers = self._sql if self._sql.handles_rows(ticket.ticket) else self._reads
             schema, batches = answers.stream(request, ticket.ticket)
             return fl.GeneratorStream(schema, bounded(batches, request.id))
 
@@ -118,3 +118,7 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
     def list_actions(self, context: fl.ServerCallContext) -> list[tuple[str, str]]:
         """The actions and what each gives."""
         return [*ACTIONS.items(), *SQL_ACTIONS.items()]
+
+
+def _is_sql(sql: FlightSql, descriptor: fl.FlightDescriptor) -> bool:
+    return descriptor.descriptor_type == fl.DescriptorType.CMD and sql.handles_rows(descriptor.command)

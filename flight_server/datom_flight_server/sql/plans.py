@@ -12,11 +12,9 @@ import pyarrow as pa
 
 from datom_flight.protocol.errors import DatomError, InvalidRequestError
 from datom_flight.protocol.messages import ReadRequest, decode_object, encode_object
+from datom_flight.protocol.queries import PINS
 
 from .resolving import Pinned
-
-PINS = "datom.pins"
-"""The key of a result's schema metadata that says, as JSON, which versions it was computed from."""
 
 _KEYS = ("query", "project", "as_of", "names", "schema", "parameter_names", "parameters", "simple")
 
@@ -29,7 +27,7 @@ class Plan:
         query: as written.
         project: where tables named alone are.
         as_of: the instant that history functions go by; None: now.
-        names: what each name in the query stands for.
+        names: what each name in the query stands for; names whose version the query says come last.
         schema: exactly that of the stream; its metadata has `PINS`.
         parameter_names: in order; ``"1"`` for the first ``?``.
         parameters: one row of values; None where none were given.
@@ -47,7 +45,7 @@ class Plan:
 
     @property
     def pins(self) -> tuple[Pinned, ...]:
-        """The versions that are read, each once."""
+        """The versions that are read, each once, in the order of `names`."""
         return tuple(dict.fromkeys(pinned for _, pinned in self.names))
 
     @property

@@ -90,6 +90,11 @@ class Resolver:
         self.settled: dict[str, Pinned] = {}
 
     @property
+    def names(self) -> tuple[tuple[str, Pinned], ...]:
+        """What was settled, as a plan keeps it: names whose version the query says come last."""
+        return tuple(sorted(self.settled.items(), key=lambda named: _says_version(named[0])))
+
+    @property
     def project(self) -> str:
         """Where tables named alone are.
 
@@ -231,6 +236,11 @@ class Resolver:
 
 def _key(asked: Reference) -> str:
     return json.dumps([asked.schema, asked.table, asked.version, asked.as_of], ensure_ascii=False)
+
+
+def _says_version(key: str) -> bool:
+    schema, _, version, as_of = json.loads(key)
+    return version is not None or as_of is not None or "@" in (schema or "")
 
 
 def _stored_name(catalog: Catalog, name: str) -> str:

@@ -40,7 +40,7 @@ class Prepared:
         query, encoded = optional_text(body, "query"), optional_text(body, "parameters")
         if query is None:
             raise InvalidRequestError("the prepared statement's handle holds no query")
-        parameters = None if encoded is None else _decoded(encoded)
+        parameters = None if encoded is None else decoded_parameters(encoded)
         return cls(query, Session.of(body.get("session")), parameters)
 
     def to_bytes(self) -> bytes:
@@ -64,16 +64,16 @@ class Prepared:
                 continue
             if rows is not None or chunk.data.num_rows > 1:
                 raise InvalidRequestError("a query takes one row of parameters", hint="run it once for each row")
-            rows = chunk.data
-            if rows.nbytes > MAX_PARAMETER_BYTES:
-                raise InvalidRequestError(
-                    f"the parameters have {rows.nbytes} bytes, at most {MAX_PARAMETER_BYTES} are accepted",
-                    code="too_large",
-                )
-        return replace(self, parameters=None if rows is None else _checked(rows))
+            rows = checked_parameters(chunk.data)
+        return replace(self, parameters=rows)
 
 
-def _checked(rows: pa.RecordBatch) -> pa.RecordBatch:
+def checked_parameters(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """`rows`, if they are whole and of lawful size; raises InvalidRequestError: ``invalid_argument``, ``too_large``."""
+    if rows.nbytes > MAX_PARAMETER_BYTES:
+        raise InvalidRequestError(
+            f"the parameters have {rows.nbytes} bytes, at most {MAX_PARAMETER_BYTES} are accepted", code="too_large"
+        )
     try:
         rows.validate(full=True)
     except (pa.ArrowInvalid, OSError):
@@ -88,9 +88,10 @@ def _encoded(rows: pa.RecordBatch) -> str:
     return base64.b64encode(sink.getvalue()).decode()
 
 
-def _decoded(encoded: str) -> pa.RecordBatch:
+def decoded_parameters(encoded: str) -> pa.RecordBatch:
+    """The rows in base64 of an Arrow stream of one batch; raises InvalidRequestError: ``invalid_argument``."""
     try:
         with pa.ipc.open_stream(base64.b64decode(encoded, validate=True)) as reader:
-            return _checked(reader.read_next_batch())
+            return checked_parameters(reader.read_next_batch())
     except (binascii.Error, ValueError, StopIteration, pa.ArrowException, OSError):
-        raise InvalidRequestError("the prepared statement's handle holds no readable parameters") from None
+        raise InvalidRequestError("the parameters are not base64 of an Arrow stream") from None

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.flight as fl
 
 from datom_flight.protocol.errors import InvalidRequestError
+from datom_flight.protocol.queries import SqlRequest, is_query
 
 from ...auth.base import Policy
 from ...sql.statements import Statements
@@ -47,7 +48,7 @@ ACTIONS: Mapping[str, str] = {
 
 
 class FlightSql:
-    """Answers the commands, tickets and actions of Flight SQL.
+    """Answers the commands, tickets and actions of Flight SQL, and queries in JSON.
 
     Attributes:
         sessions: of all connections.
@@ -87,9 +88,12 @@ class FlightSql:
         """Whether `descriptor` is a command of Flight SQL, known here or not."""
         return descriptor.descriptor_type == fl.DescriptorType.CMD and sql_name(descriptor.command) is not None
 
-    def handles_ticket(self, ticket: bytes) -> bool:
-        """Whether `ticket` is one of Flight SQL's. Those of plain reads are not: they are tickets like any other's."""
-        return sql_name(ticket) is not None
+    def handles_rows(self, command: bytes) -> bool:
+        """Whether a descriptor's command, or a ticket, is one of Flight SQL's or a query in JSON.
+
+        Tickets of plain reads are neither: they are tickets like any other's.
+        """
+        return sql_name(command) is not None or is_query(command)
 
     def handles_action(self, name: str) -> bool:
         """Whether `name` is an action of `ACTIONS`."""
@@ -97,6 +101,8 @@ class FlightSql:
 
     def info(self, request: Request, descriptor: fl.FlightDescriptor, add_header: AddHeader) -> fl.FlightInfo:
         """The schema and tickets of what a command asks for; `add_header` puts a header into the answer."""
+        if is_query(descriptor.command):
+            return self._statements.info(request, descriptor, SqlRequest.from_json(descriptor.command, "descriptor"))
         name = _name(descriptor.command)
         # drivers never miss what this call answers, and ask for this when they connect
         if request.is_behind or (name == "CommandGetSqlInfo" and request.carried.connection is None):
@@ -108,6 +114,8 @@ class FlightSql:
 
     def schema(self, request: Request, descriptor: fl.FlightDescriptor) -> pa.Schema:
         """The schema of what a command asks for."""
+        if is_query(descriptor.command):
+            return self._statements.plan(request, SqlRequest.from_json(descriptor.command, "descriptor")).schema
         name = _name(descriptor.command)
         if self._metadata.handles(name):
             return self._metadata.answer(request, name, descriptor.command).schema
@@ -115,6 +123,8 @@ class FlightSql:
 
     def stream(self, request: Request, ticket: bytes) -> tuple[pa.Schema, Iterator[Any]]:
         """The rows of a ticket: their schema, and what a `GeneratorStream` of it sends."""
+        if is_query(ticket):
+            return self._statements.answer(request, SqlRequest.from_json(ticket, "ticket"))
         name = _name(ticket)
         if self._metadata.handles(name):
             schema, find = self._metadata.answer(request, name, ticket)

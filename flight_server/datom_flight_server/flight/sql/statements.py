@@ -20,6 +20,7 @@ from ..reads import Reads
 from ..session import Session
 from ..streams import Streams, row_stream
 from . import flight_sql_pb2 as messages
+from .asking import Asked, query_of
 from .catalog import SqlCatalog, default_project
 from .messages import packed
 from .prepared import Prepared
@@ -40,27 +41,29 @@ class SqlStatements:
         began = None if transaction is None else instant_of(transaction)
         return Prepared(query, Session(began=began).over(request.session))
 
-    def plan(self, request: Request, asked: Prepared) -> Plan:
+    def plan(self, request: Request, asked: Asked) -> Plan:
         """The plan of a query, under the caller's rights; raises as the planner does."""
         request.subject = "sql"
-        # drivers run a statement again that they prepared in an earlier transaction, or with other options
-        session = request.session.over(asked.session)
+        query = query_of(asked, request.session)
+        session = query.session
         try:
             plan = self._statements.plan(
                 request.principal,
-                asked.query,
+                query.text,
                 project=default_project(session, self._catalog.schemas_of(request.principal)),
                 as_of=session.instant,
-                parameters=asked.parameters,
+                pins=query.versions(),
+                parameters=query.parameters,
             )
         except VersionError as error:
             if session.began and not session.as_of:
                 error.hint = f"the transaction reads as of {session.began}: commit to see later versions; {error.hint}"
             raise
         _note(request, plan.pins)
+        query.check(plan.parameter_names, plan.pins)
         return plan
 
-    def info(self, request: Request, descriptor: fl.FlightDescriptor, asked: Prepared) -> fl.FlightInfo:
+    def info(self, request: Request, descriptor: fl.FlightDescriptor, asked: Asked) -> fl.FlightInfo:
         """The tickets of a query's rows: of the versions that are resolved now, whenever they are used."""
         plan = self.plan(request, asked)
         pins = {"pins": [asdict(pin) for pin in plan.pins]}
@@ -83,6 +86,11 @@ class SqlStatements:
             ordered=True,
             app_metadata=encode_object(pins),
         )
+
+    def answer(self, request: Request, asked: Asked) -> tuple[pa.Schema, Iterator[Any]]:
+        """The rows of a query that is asked and answered in one call."""
+        plan = self.plan(request, asked)
+        return plan.schema, self._rows(request, plan)
 
     def stream(self, request: Request, handle: bytes) -> tuple[pa.Schema, Iterator[Any]]:
         """The rows of a ticket's query."""
