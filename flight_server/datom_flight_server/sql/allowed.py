@@ -76,7 +76,7 @@ FUNCTIONS = frozenset(_FUNCTIONS.split())
 
 OPERATORS = frozenset(_OPERATORS.split()) | {"is distinct from", "is not distinct from"}
 
-TABLE_FUNCTIONS = frozenset({"unnest", "range", "generate_series"})
+TABLE_FUNCTIONS = frozenset({"unnest", "range", "generate_series", "json_each", "json_tree", "repeat", "repeat_row"})
 """What may stand in FROM, the history functions apart."""
 
 

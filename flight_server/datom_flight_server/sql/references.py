@@ -73,7 +73,8 @@ class Site:
     def rename(self, schema: str, table: str) -> None:
         """Let the place read ``schema.table``, with the same alias and the same columns' names."""
         node = self.node
-        kept = {key: node.get(key) for key in ("alias", "sample", "query_location", "query_location_length")}
+        places = ("alias", "sample", "query_location", "query_location_length")
+        kept = {key: node[key] for key in places if key in node}
         columns = node.get("column_name_alias", [])
         node.clear()
         node.update(kept, type="BASE_TABLE", column_name_alias=columns, at_clause=None)
@@ -87,6 +88,16 @@ class CheckedSelect:
 
     select: Select
     sites: list[Site] = field(default_factory=list)
+
+    @property
+    def unnamed(self) -> Iterator[Tree]:
+        """The columns whose names are their own texts, with a site in them: `Site.rename` would change their names."""
+        sites = {id(site.node) for site in self.sites}
+        for node in nodes(self.select.tree, lambda part: "select_list" in part):
+            for item in node["select_list"]:
+                parts = list(nodes(item, lambda part: id(part) in sites or _gives_names(part)))
+                if parts and not item.get("alias") and not any(map(_gives_names, parts)):
+                    yield item
 
 
 def check(select: Select) -> CheckedSelect:
@@ -152,7 +163,8 @@ class _Walk:
             raise self._refuse(f"an expression of the kind {kind} cannot be part of a query", node)
         if kind in ("FUNCTION", "WINDOW"):
             path = _path(node, node.get("function_name"))
-            if len(path) != 1 or not is_allowed(path[0]):
+            # before the name: a schema of DuckDB's own, or the column that it is called of
+            if not is_allowed(path[-1]):
                 raise self._refuse(f'no function "{".".join(path)[:80]}" that a query may call', node)
             if node.get("export_state"):
                 raise self._refuse("EXPORT_STATE cannot be part of a query", node)
@@ -167,6 +179,8 @@ class _Walk:
             return True
         if kind == "TABLE_FUNCTION":
             return self._table_function(node, scope)
+        if kind == "SHOW_REF" and node.get("show_type") == "SHOW":
+            node.update(show_type="DESCRIBE", query=_all_of(_path(node, node.get("table_name"))))
         if kind == "SHOW_REF" and not (node.get("query") and node.get("show_type") in ("DESCRIBE", "SUMMARY")):
             raise self._refuse("SHOW is not supported", node, hint="list tables with SELECT * FROM datom_tables()")
         if kind == "PIVOT" and any(pivot.get("pivot_enum") for pivot in node.get("pivots") or []):
@@ -257,6 +271,23 @@ def nodes(tree: Any, wanted: Callable[[Tree], bool]) -> Iterator[Tree]:
             waiting.extend(reversed(list(value.values())))
         elif isinstance(value, list):
             waiting.extend(reversed(value))
+
+
+def _all_of(path: list[str]) -> Tree:
+    """The tree of a SELECT of all that a table has."""
+    return {
+        "type": "SELECT_NODE",
+        "cte_map": {"map": []},
+        "modifiers": [],
+        "select_list": [{"class": "STAR", "type": "STAR", "alias": ""}],
+        "from_table": {"type": "BASE_TABLE", "alias": "", "sample": None, "qualified_name": {"path": path}},
+        "aggregate_handling": "STANDARD_HANDLING",
+    }
+
+
+def _gives_names(node: Tree) -> bool:
+    """Whether a node is COLUMNS(…), after whose columns an expression around it is named."""
+    return node.get("class") == "STAR" and bool(node.get("columns"))
 
 
 def _path(node: Mapping[str, Any], name: Any) -> list[str]:

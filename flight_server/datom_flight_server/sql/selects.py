@@ -24,6 +24,15 @@ MAX_DEPTH = 200
 _KEPT_TREES = 256
 _KEPT_TREE_BYTES = 256 * 1024
 
+_EXPRESSION: Tree = {
+    "type": "SELECT_NODE",
+    "modifiers": [],
+    "cte_map": {"map": []},
+    "from_table": {"type": "EMPTY", "alias": "", "sample": None},
+    "aggregate_handling": "STANDARD_HANDLING",
+}
+"""A SELECT of nothing yet."""
+
 _READ_ONLY = "this server is read-only: write one SELECT (WITH, VALUES, FROM and PIVOT … IN included)"
 _SETTINGS = {
     "enable_external_access": "false",
@@ -122,6 +131,10 @@ class SelectParser:
         if len(body) <= _KEPT_TREE_BYTES:
             self._texts.put(body, text)
         return text
+
+    def expression(self, node: Tree) -> str:
+        """The text of a part of a SELECT's list, or of its WHERE."""
+        return self.text(_EXPRESSION | {"select_list": [node]}).removeprefix("SELECT ")
 
     def _parsed(self, text: str) -> str:
         _check_size(text)

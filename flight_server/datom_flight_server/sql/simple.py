@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pyarrow as pa
 
@@ -55,8 +54,7 @@ def read_request(
         return None
     text = None
     if node.get("where_clause") is not None:
-        text = parser.text({**node, "select_list": [node["where_clause"]], "from_table": _NOTHING, **_NO_CLAUSES})
-        text = text.removeprefix("SELECT ")
+        text = parser.expression(node["where_clause"])
         try:
             where.compile(text, schema)
         except DatomError:
@@ -70,10 +68,6 @@ def read_request(
         limit=_limit(node),
         data_sha=None if pinned.version else pinned.data_sha,
     )
-
-
-_NOTHING: Tree = {"type": "EMPTY", "alias": "", "sample": None}
-_NO_CLAUSES: dict[str, Any] = {"where_clause": None, "modifiers": []}
 
 
 def _limit(node: Tree) -> int | None:

@@ -211,6 +211,8 @@ class Statements:
         with self._engine.folder() as folder:
             files, views = Files(self._payloads, folder), Views()
             history = History(resolver, files, as_of)
+            for column in checked.unnamed:
+                column["alias"] = self._parser.expression(column)
             for site in checked.sites:
                 name = site.name
                 if isinstance(site.asked, HistoryCall):
