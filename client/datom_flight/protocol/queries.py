@@ -18,7 +18,7 @@ MAX_PINS = 100_000
 
 Scalar = None | bool | int | float | str
 
-_PIN_KEYS = ("project", "table", "version", "data_sha")
+_PIN_KEYS = ("project", "table", "version", "data_sha", "set")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,14 @@ class TablePin:
     Attributes:
         version: a full id, or a prefix of one.
         data_sha: what the version's must be; None is whatever it has.
+        set: the set whose member it was of, for ``set.table`` in a query; None for other names.
     """
 
     project: str
     table: str
     version: str
     data_sha: str | None = None
+    set: str | None = None
 
     @classmethod
     def from_object(cls, body: Any) -> TablePin:
@@ -49,7 +51,7 @@ class TablePin:
             raise InvalidRequestError(
                 f'the pin of "{project}.{table}" has no "version"', hint="it was of no version of the table's history"
             )
-        return cls(project, table, version, optional_text(body, "data_sha"))
+        return cls(project, table, version, optional_text(body, "data_sha"), optional_text(body, "set"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class SqlRequest:
     Attributes:
         project: where tables named alone are; None is the only one the caller may see.
         as_of: ISO 8601; tables are read as they were then. Never together with `pins`.
-        pins: the versions of all tables whose version the query leaves open; of two of one table the first.
+        pins: the versions of all tables whose version the query leaves open; of two of one name the first.
         parameters: values in order, or by name, or base64 of an Arrow stream of one row.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ from datom_flight.protocol.errors import DatomError, InvalidRequestError
 from datom_flight.protocol.messages import ReadRequest, decode_object, encode_object
 from datom_flight.protocol.queries import PINS
 
-from .resolving import Pinned
+from .resolving import Pinned, pins_of
 
 _KEYS = ("query", "project", "as_of", "names", "schema", "parameter_names", "parameters", "simple")
 
@@ -46,7 +46,7 @@ class Plan:
     @property
     def pins(self) -> tuple[Pinned, ...]:
         """The versions that are read, each once, in the order of `names`."""
-        return tuple(dict.fromkeys(pinned for _, pinned in self.names))
+        return pins_of(self.names)
 
     @property
     def parameter_schema(self) -> pa.Schema:
@@ -59,7 +59,7 @@ class Plan:
             "query": self.query,
             "project": self.project,
             "as_of": self.as_of,
-            "names": [[name, asdict(pinned)] for name, pinned in self.names],
+            "names": [[name, pinned.to_object()] for name, pinned in self.names],
             "schema": _text(self.schema.serialize()),
             "parameter_names": list(self.parameter_names),
             "parameters": None if self.parameters is None else _text(batch_bytes(self.parameters)),
@@ -94,7 +94,7 @@ class Plan:
 
 def pins_metadata(pins: tuple[Pinned, ...]) -> dict[str, str]:
     """What a result's schema metadata says of the versions it was computed from."""
-    return {PINS: json.dumps([asdict(pinned) for pinned in pins], separators=(",", ":"))}
+    return {PINS: json.dumps([pinned.to_object() for pinned in pins], separators=(",", ":"))}
 
 
 def batch_bytes(batch: pa.RecordBatch) -> bytes:

@@ -208,20 +208,20 @@ class _Walk:
         self._found.sites.append(Site(self._reference(schema, name, node), node))
 
     def _reference(self, schema: str | None, name: str, node: Tree) -> Reference:
+        for part in (schema or "", name):
+            if part.startswith("@") or part.endswith("@"):
+                raise self._refuse(f'"{part[:80]}" is not a name and its version', node, hint='write "table@version"')
         table, at, written = name.rpartition("@")
-        if not at:
-            table, written = name, ""
-        elif not table or not written:
-            raise self._refuse(f'"{name[:80]}" is not a table and its version', node, hint='write "table@version"')
+        table = table if at else name
         at_clause = node.get("at_clause")
         if at_clause is None:
-            return Reference(schema, table, written or None)
+            return Reference(schema, table, written if at else None)
         if at:
             raise self._refuse(f'"{name[:80]}" names a version, and AT names another', node, hint="leave one out")
         text = constant_text(at_clause["expr"])
-        if text is None:
+        if not text:
             raise self._refuse(
-                "AT takes a constant",
+                "AT takes a constant text",
                 at_clause["expr"],
                 hint="write AT (VERSION => '8a3b21cc') or AT (TIMESTAMP => '2026-01-15'), an alias before it",
             )

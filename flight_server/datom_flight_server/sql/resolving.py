@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import IntEnum
 
 from datom_flight.protocol.errors import DatomError, InvalidRequestError, VersionError
 from datom_flight.protocol.names import validate_name
+from datom_flight.protocol.queries import TablePin
 
 from ..auth.base import Policy, no_such_project
 from ..model import Kind, Principal, Role, TableVersion
@@ -26,12 +28,18 @@ class Pinned:
     Attributes:
         version: a full id; None where the history has no name for the current document.
         data_sha: names the values.
+        set: the set that the query names, and whose current version said which version this is.
     """
 
     project: str
     table: str
     version: str | None
     data_sha: str
+    set: str | None = None
+
+    def to_object(self) -> dict[str, str | None]:
+        """The same as JSON has it."""
+        return {key: value for key, value in asdict(self).items() if key != "set" or value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +73,7 @@ class Resolver:
     Args:
         project: where tables named alone are; None: nowhere.
         as_of: the instant for names without a version; None: now.
-        pins: versions for such names, by ``table`` in `project` or by ``PROJECT.table``; then every name needs one.
+        pins: versions for such names, the first that fits; then every name needs one.
         known: what names were settled on when the query was planned; then nothing is settled anew.
     """
 
@@ -77,7 +85,7 @@ class Resolver:
         *,
         project: str | None,
         as_of: str | None = None,
-        pins: Mapping[str, str] | None = None,
+        pins: Sequence[TablePin] | None = None,
         known: Mapping[str, Pinned] | None = None,
     ) -> None:
         self._projects = projects
@@ -91,8 +99,8 @@ class Resolver:
 
     @property
     def names(self) -> tuple[tuple[str, Pinned], ...]:
-        """What was settled, as a plan keeps it: names whose version the query says come last."""
-        return tuple(sorted(self.settled.items(), key=lambda named: _says_version(named[0])))
+        """What was settled, as a plan keeps it: names whose version the query says come last, a set's before them."""
+        return tuple(sorted(self.settled.items(), key=lambda named: _Named.of(*named)))
 
     @property
     def project(self) -> str:
@@ -153,6 +161,10 @@ class Resolver:
         if asked.schema is None:
             catalog = self.catalog(self.project)
             return self._version(catalog, _stored_name(catalog, asked.table), asked)
+        for pin in self._pins or () if not asked.is_pinned else ():
+            if pin.set == asked.schema and pin.table.lower() == asked.table.lower():
+                catalog = self.catalog(pin.project)
+                return Resolved(catalog, catalog.resolve(pin.table, Kind.TABLE, pin.version))
         found = self._visible(asked.schema)
         if found is not None:
             return self._version(found, _stored_name(found, asked.table), asked)
@@ -166,15 +178,12 @@ class Resolver:
         return Resolved(catalog, catalog.resolve(name, Kind.TABLE, as_of=self._as_of))
 
     def _pin(self, project: str, table: str) -> str:
-        pins = self._pins or {}
-        version = pins.get(f"{project}.{table}")
-        if version is None and project == self._project:
-            version = pins.get(table)
-        if version is None:
+        fitting = [pin for pin in self._pins or () if (pin.project, pin.table) == (project, table)]
+        if not fitting:
             raise VersionError(
                 f'the pin holds no table "{project}.{table}"', hint="pin it too, or name its version in the query"
             )
-        return version
+        return min(fitting, key=lambda pin: pin.set is not None).version
 
     def _member(self, schema: str, asked: Reference) -> Resolved:
         """The version of a table that a set of the chosen project holds."""
@@ -211,7 +220,8 @@ class Resolver:
         member = matching[0]
         catalog = self.catalog(str(member["project"]))
         table = str(member["name"])
-        chosen = self._pin(catalog.project.name, table) if self._pins is not None else str(member["version"])
+        settled = bool(version) or self._pins is None
+        chosen = str(member["version"]) if settled else self._pin(catalog.project.name, table)
         return Resolved(catalog, catalog.resolve(table, Kind.TABLE, chosen))
 
     def _visible(self, project: str) -> Catalog | None:
@@ -238,9 +248,29 @@ def _key(asked: Reference) -> str:
     return json.dumps([asked.schema, asked.table, asked.version, asked.as_of], ensure_ascii=False)
 
 
-def _says_version(key: str) -> bool:
-    schema, _, version, as_of = json.loads(key)
-    return version is not None or as_of is not None or "@" in (schema or "")
+class _Named(IntEnum):
+    """How a name comes by its version: by what is current, by a set, or by the query's own words."""
+
+    ALONE = 0
+    BY_SET = 1
+    BY_QUERY = 2
+
+    @classmethod
+    def of(cls, key: str, pinned: Pinned) -> _Named:
+        """How the name did that a plan has under `key`."""
+        schema, _, version, as_of = json.loads(key)
+        if version is not None or as_of is not None or "@" in (schema or ""):
+            return cls.BY_QUERY
+        return cls.ALONE if schema is None or schema.lower() == pinned.project.lower() else cls.BY_SET
+
+
+def pins_of(names: Iterable[tuple[str, Pinned]]) -> tuple[Pinned, ...]:
+    """The versions in a plan's names, each once; given back as pins, the same names get the same versions."""
+    pins = [
+        replace(pinned, set=json.loads(key)[0]) if _Named.of(key, pinned) is _Named.BY_SET else pinned
+        for key, pinned in names
+    ]
+    return tuple(dict.fromkeys(pins))
 
 
 def _stored_name(catalog: Catalog, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 from datom_flight.protocol.errors import InvalidRequestError
 from datom_flight.protocol.messages import ReadRequest
 from datom_flight.protocol.names import parse_instant
+from datom_flight.protocol.queries import TablePin
 
 from ..auth.base import Policy
 from ..model import Principal
@@ -65,7 +66,7 @@ class Statements:
         *,
         project: str | None,
         as_of: str | None = None,
-        pins: Mapping[str, str] | None = None,
+        pins: Sequence[TablePin] | None = None,
         parameters: pa.RecordBatch | None = None,
     ) -> Plan:
         """What `query` is for `principal`: every name in it settled on one version, once.
@@ -73,7 +74,7 @@ class Statements:
         Args:
             project: where tables named alone are.
             as_of: ISO 8601; the instant for tables whose version is not written.
-            pins: versions for such tables, by ``table`` or ``PROJECT.table``, in place of `as_of`; each needs one.
+            pins: versions for such tables, in place of `as_of`; each needs one.
             parameters: one row of values, columns in order or by name; without it a plan with parameters has the
                 schema of NULLs, and cannot be run.
 
@@ -137,7 +138,7 @@ class Statements:
         project: str | None,
         as_of: str | None,
         *,
-        pins: Mapping[str, str] | None = None,
+        pins: Sequence[TablePin] | None = None,
         known: Mapping[str, Pinned] | None = None,
     ) -> Resolver:
         return Resolver(self._projects, self._policy, principal, project=project, as_of=as_of, pins=pins, known=known)

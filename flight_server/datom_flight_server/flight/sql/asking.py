@@ -33,10 +33,6 @@ class Query:
     by_name: frozenset[str] | None = None
     pins: tuple[TablePin, ...] | None = None
 
-    def versions(self) -> dict[str, str] | None:
-        """The pinned versions by ``PROJECT.table``, the first of each."""
-        return None if self.pins is None else {f"{pin.project}.{pin.table}": pin.version for pin in self.pins[::-1]}
-
     def check(self, parameter_names: Iterable[str], settled: Iterable[Pinned]) -> None:
         """Compare with what came of planning.
 

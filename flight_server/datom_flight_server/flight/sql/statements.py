@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from typing import Any, cast
 
 import pyarrow as pa
@@ -52,7 +51,7 @@ class SqlStatements:
                 query.text,
                 project=default_project(session, self._catalog.schemas_of(request.principal)),
                 as_of=session.instant,
-                pins=query.versions(),
+                pins=query.pins,
                 parameters=query.parameters,
             )
         except VersionError as error:
@@ -66,7 +65,7 @@ class SqlStatements:
     def info(self, request: Request, descriptor: fl.FlightDescriptor, asked: Asked) -> fl.FlightInfo:
         """The tickets of a query's rows: of the versions that are resolved now, whenever they are used."""
         plan = self.plan(request, asked)
-        pins = {"pins": [asdict(pin) for pin in plan.pins]}
+        pins = {"pins": [pin.to_object() for pin in plan.pins]}
         if plan.simple is not None:
             read = self._reads.info_of(request, plan.simple, descriptor)
             return fl.FlightInfo(
