@@ -14,6 +14,7 @@ FLIGHT_HOMES = (
     "client/datom_flight/calls.py",
     "client/datom_flight/connection.py",
     "client/datom_flight/failures.py",
+    "client/datom_flight/plans.py",
     "client/datom_flight/replicas.py",
     "client/datom_flight/streams.py",
     "client/datom_flight/uploads.py",

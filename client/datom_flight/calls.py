@@ -13,7 +13,7 @@ from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_random_e
 from .credentials import Credential
 from .failures import TRANSPORT_ERRORS, to_datom_error
 from .protocol.errors import AuthenticationError, DatomError, InternalError, InvalidRequestError
-from .protocol.messages import ReadRequest, decode_object, encode_object
+from .protocol.messages import decode_object, encode_object
 from .replicas import Replica, Replicas
 
 T = TypeVar("T")
@@ -80,13 +80,11 @@ class Calls:
         answers = self.retried(lambda: self.attempt(call, seconds))
         return [decode_answer(answer, name) for answer in answers]
 
-    def flight_info(self, request: ReadRequest) -> fl.FlightInfo:
-        """What the server has for `request`. Raises `DatomError` of any code."""
-        descriptor = fl.FlightDescriptor.for_command(request.to_json())
+    def flight_info(self, command: bytes, seconds: float = ACTION_SECONDS) -> fl.FlightInfo:
+        """What the server has for `command`. Raises `DatomError` of any code."""
+        descriptor = fl.FlightDescriptor.for_command(command)
         return self.retried(
-            lambda: self.attempt(
-                lambda replica, options: replica.client.get_flight_info(descriptor, options), ACTION_SECONDS
-            )
+            lambda: self.attempt(lambda replica, options: replica.client.get_flight_info(descriptor, options), seconds)
         )
 
     def attempt(

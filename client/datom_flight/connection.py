@@ -12,9 +12,14 @@ import pyarrow.flight as fl
 
 from . import text
 from .calls import Calls, concurrently
+from .origins import Pinned, one_each, pins_of
 from .pins import Pin
+from .plans import Plan
 from .protocol.errors import DatomError, InvalidRequestError, NotFoundError, StoredDataError, VersionError
+from .protocol.messages import ReadRequest
 from .protocol.names import validate_name
+from .protocol.queries import SqlRequest
+from .queries import Parameters, Queries, sql_request
 from .reads import Instant, Reads, Scan, Selection
 from .results import (
     Finding,
@@ -33,7 +38,6 @@ from .results import (
 )
 from .sets import DatomSet, Member
 from .sources import RowSource
-from .streams import Plan
 from .uploads import upload, write_request
 
 _CONCURRENT_LOOKUPS = 8
@@ -55,6 +59,7 @@ class Connection:
     def __init__(self, calls: Calls, identity: Identity, project: str | None) -> None:
         self._calls = calls
         self._reads = Reads(calls)
+        self._queries = Queries(calls, self._reads)
         self.principal = identity.principal
         self.role = identity.role
         self.url = ",".join(calls.replicas.urls)
@@ -222,6 +227,45 @@ class Connection:
         """As `scan`, stopping before the rows move: to know their version, schema and number first."""
         return self._reads.scan(self._select(name, version, as_of, pin, columns, where, limit))
 
+    # SQL.
+
+    def sql(
+        self,
+        query: str,
+        parameters: Parameters | None = None,
+        *,
+        as_of: Instant | None = None,
+        pin: Pinned | None = None,
+    ) -> pa.Table:
+        """The rows of one SELECT, run on the server: all of them, or an error.
+
+        Tables are ``name``, ``PROJECT.name`` and ``"set".name``; versions ``name AT (VERSION => '8a3b21cc')``.
+        The schema's metadata has ``datom.pins``: the versions that were read, as JSON.
+
+        Args:
+            parameters: values for ``?`` and ``$1`` in order, or for ``$name`` by name.
+            as_of: read tables, where the query names no version, as they were at that instant.
+            pin: likewise at the versions that the pin holds, or that an earlier result was computed from: given that,
+                the same query gives the same rows.
+
+        Raises:
+            InvalidRequestError: ``sql_error``, ``invalid_argument``, ``too_large``, ….
+            NotFoundError: ``not_found``; VersionError: ``version_not_found``: the pin lacks a table; ….
+            UnavailableError: ``timeout``: the query takes longer than the server or `connect` allows; ….
+        """
+        return self._queries.table(self._query(query, parameters, as_of, pin))
+
+    def open_sql(
+        self,
+        query: str,
+        parameters: Parameters | None = None,
+        *,
+        as_of: Instant | None = None,
+        pin: Pinned | None = None,
+    ) -> Scan:
+        """As `sql`, stopping before the rows move: to know their schema first, and to have them batch by batch."""
+        return self._queries.scan(self._query(query, parameters, as_of, pin))
+
     # Sets.
 
     def set(self, name: str, version: str | None = None, *, as_of: Instant | None = None) -> DatomSet:
@@ -281,29 +325,26 @@ class Connection:
 
     # Pins.
 
-    def pin(self, names: Iterable[str] | None = None, *, as_of: Instant | None = None) -> Pin:
+    def pin(self, names: Iterable[str] | Pinned | None = None, *, as_of: Instant | None = None) -> Pin:
         """The versions of tables, to keep beside an analysis and read again later.
 
         Args:
-            names: the tables; None is every table of the project (with `as_of`: every one that existed then).
+            names: the tables; None is every table of the project (with `as_of`: every one that existed then). Or a
+                result of `sql` or `read`: the tables it was computed from, at the versions they had for it.
             as_of: the versions current at that instant, instead of now.
 
         Raises:
-            VersionError: ``version_not_found``: a table named has no version then, or one without a name.
+            VersionError: ``version_not_found``: a table named has no version then, or one without a name;
+                ``version_ambiguous``: the result was computed from two versions of a table.
         """
+        if isinstance(names, Pinned):
+            return self._pin_of(names, as_of)
         if names is None:
             wanted = [found.name for found in self.tables() if found.kind == "table"]
         else:
             wanted = list(dict.fromkeys([names] if isinstance(names, str) else names))
         selections = [self._select(name, as_of=as_of) for name in wanted]
-        may_lack = names is None and as_of is not None
-        plans = concurrently(partial(self._existing, may_lack=may_lack), selections, _CONCURRENT_LOOKUPS)
-        held = {
-            selection.request.table: self._reads.heeded(plan, selection).pinned(selection.request.table)
-            for selection, plan in zip(selections, plans, strict=True)
-            if plan is not None
-        }
-        return Pin(self._project(), dict(sorted(held.items())))
+        return self._pinned(self._project(), selections, may_lack=names is None and as_of is not None)
 
     def verify(self, pin_or_name: Pin | str, version: str | None = None) -> Findings:
         """Whether tables still have the values their `data_sha` names, computed here from the rows that arrive.
@@ -400,6 +441,27 @@ class Connection:
         return WriteReceipt.from_wire(self._ask("datom.write_set", body))
 
     # How it is done.
+
+    def _pin_of(self, result: Pinned, as_of: Instant | None) -> Pin:
+        if as_of is not None:
+            raise InvalidRequestError("as_of cannot be given with a result", hint="it has its versions already")
+        project, held = one_each(pins_of(result))
+        selections = [Selection(ReadRequest(project, pin.table, pin.version), pin.data_sha) for pin in held]
+        return self._pinned(project, selections)
+
+    def _pinned(self, project: str, selections: Sequence[Selection], may_lack: bool = False) -> Pin:
+        plans = concurrently(partial(self._existing, may_lack=may_lack), selections, _CONCURRENT_LOOKUPS)
+        held = {
+            selection.request.table: self._reads.heeded(plan, selection).pinned(selection.request.table)
+            for selection, plan in zip(selections, plans, strict=True)
+            if plan is not None
+        }
+        return Pin(project, dict(sorted(held.items())))
+
+    def _query(
+        self, query: str, parameters: Parameters | None, as_of: Instant | None, pin: Pinned | None
+    ) -> SqlRequest:
+        return sql_request(query, self.project, parameters, as_of, pin)
 
     def _existing(self, selection: Selection, *, may_lack: bool) -> Plan | None:
         try:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
 import pyarrow as pa
 
 from .calls import Calls
-from .pins import Pin, PinnedTable
+from .pins import Pin
+from .plans import Plan
 from .protocol.errors import IntegrityError, InvalidRequestError
 from .protocol.messages import ReadRequest
 from .protocol.names import format_instant, is_full_version
-from .streams import Plan, iterate, read_table, read_ticket
+from .streams import iterate, read_table, read_ticket
 
 Instant = str | date | datetime
 
@@ -26,12 +27,12 @@ class DatomWarning(UserWarning):
 
 
 class Scan:
-    """A table's rows before they move: what they are, and how to have them one batch at a time.
+    """Rows before they move: what they are, and how to have them one batch at a time.
 
     Attributes:
         schema: of the rows.
         rows: how many there will be; None when only reading tells.
-        version: the full id; None where the history does not name the current document.
+        version: the full id; None where the history does not name the current document, and of computed rows.
     """
 
     def __init__(self, calls: Calls, plan: Plan) -> None:
@@ -44,18 +45,22 @@ class Scan:
     def reader(self) -> pa.RecordBatchReader:
         """The rows as they arrive. Letting go of the reader half way cancels the call.
 
-        A `DatomError` raised while reading means that the batches before it are the first rows of the version,
-        and that some are missing.
+        A `DatomError` raised while reading means that the batches before it are the first rows, and that some are
+        missing.
         """
         return pa.RecordBatchReader.from_batches(self.schema, iterate(self._calls, self._plan))
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which rows of which version: the request, and what a pin says it must resolve to."""
+    """Which rows of which version.
+
+    Attributes:
+        data_sha: what a pin says that the version's is; None where there is no pin.
+    """
 
     request: ReadRequest
-    pinned: PinnedTable | None = None
+    data_sha: str | None = None
 
     @classmethod
     def of(
@@ -75,7 +80,7 @@ class Selection:
             InvalidRequestError: ``invalid_argument``, ``invalid_name``: one is not of its form, or two contradict.
             VersionError: ``version_not_found``: the pin does not hold the table.
         """
-        pinned = None
+        data_sha = None
         if pin is not None:
             if version is not None or as_of is not None:
                 raise InvalidRequestError("pin cannot be given with version or as_of", hint="leave one of them out")
@@ -84,8 +89,7 @@ class Selection:
                     f'the pin is of project "{pin.project}", the connection is to "{project}"',
                     hint=f'connect with project="{pin.project}"',
                 )
-            pinned = pin[name]
-            version = pinned.version
+            version, data_sha = pin[name].version, pin[name].data_sha
         body = {
             "project": project,
             "table": name,
@@ -95,7 +99,7 @@ class Selection:
             "where": where,
             "limit": limit,
         }
-        return cls(ReadRequest.from_object(body), pinned)
+        return cls(ReadRequest.from_object(body), data_sha)
 
 
 class Reads:
@@ -107,9 +111,9 @@ class Reads:
 
     def table(self, selection: Selection) -> pa.Table:
         """All the rows, checked. Raises as `Connection.read`."""
-        request, pinned = selection.request, selection.pinned
+        request = selection.request
         if request.version is not None and is_full_version(request.version):
-            table = read_ticket(self._calls, request, pinned.data_sha if pinned else None)
+            table = read_ticket(self._calls, request, selection.data_sha)
             if table is not None:
                 return table
         return read_table(self._calls, self.plan(selection))
@@ -128,20 +132,24 @@ class Reads:
         Raises:
             IntegrityError: ``integrity_mismatch``: the version is of other data than the pin says.
         """
-        request, pinned = selection.request, selection.pinned
-        plan = Plan.of(self._calls.flight_info(request))
-        if pinned is not None and plan.data_sha != pinned.data_sha:
+        request = selection.request
+        plan = Plan.of(self._calls.flight_info(request.to_json()))
+        if selection.data_sha not in (None, plan.data_sha):
             raise IntegrityError(
                 f'version "{request.version}" of "{request.table}" is of data "{plan.data_sha}", '
-                f'pinned was "{pinned.data_sha}"'
+                f'pinned was "{selection.data_sha}"'
             )
         return plan
 
     def heeded(self, plan: Plan, selection: Selection) -> Plan:
         """The plan, after warning of what the server attached to it; to be called in the caller's own thread."""
-        for warning in plan.warnings:
-            self._warn(warning, selection.request.project)
+        self.warn(plan.warnings, selection.request.project)
         return plan
+
+    def warn(self, codes: Iterable[str], project: str) -> None:
+        """Warn, once for each of `codes` and each project; to be called in the caller's own thread."""
+        for code in codes:
+            self._warn(code, project)
 
     def _warn(self, warning: str, project: str) -> None:
         if (warning, project) in self._warned:

@@ -37,6 +37,24 @@ def file_format(path: str | os.PathLike[str]) -> str:
     return ending
 
 
+def read_schema(path: str | os.PathLike[str]) -> pa.Schema:
+    """The schema of rows that `write_rows` wrote to a file with one of `SCHEMA_ENDINGS`.
+
+    Raises:
+        InvalidRequestError: ``invalid_argument``: the file is something else.
+        OSError: it cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            if Path(path).suffix.lower() == ".parquet":
+                return pq.read_schema(file)
+            with pa.ipc.open_file(file) as reader:
+                return reader.schema
+    except pa.ArrowException as error:
+        reason = str(error).splitlines()[0][:200]
+    raise InvalidRequestError(f'"{os.fspath(path)}" holds no rows: {reason}')
+
+
 def write_rows(path: str | os.PathLike[str], schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
     """Write rows to a file in the format of its ending. The file appears whole, or not at all."""
     write = ROW_WRITERS[file_format(path)]
@@ -108,6 +126,9 @@ ROW_WRITERS: Mapping[str, RowWriter] = {
     "csv": _write_csv,
     "json": _write_json,
 }
+
+SCHEMA_ENDINGS = (".parquet", ".arrow", ".feather")
+"""Of files that keep what the rows say of themselves."""
 
 
 def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:

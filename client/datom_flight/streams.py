@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.flight as fl
 
-from .calls import STREAM_SECONDS, Calls, concurrently, decode_answer
+from .calls import STREAM_SECONDS, Calls, concurrently
 from .failures import TRANSPORT_ERRORS, to_datom_error
-from .pins import PinnedTable
-from .protocol.errors import DatomError, IntegrityError, InternalError, UnavailableError, VersionError
+from .plans import Plan
+from .protocol.errors import DatomError, IntegrityError, InternalError, UnavailableError
 from .protocol.messages import EndRecord, ReadRequest
 from .replicas import Replica
 
@@ -20,68 +19,11 @@ CONCURRENT_STREAMS = 2
 _PULL_BYTES = 8 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What `GetFlightInfo` resolved a request to: exactly one version, and the tickets for its rows.
-
-    Attributes:
-        schema: of the rows; its metadata names project, table, version and data_sha.
-        tickets: one a stream, in the rows' order.
-        rows: that the streams will have together; None when only reading tells.
-        table_rows: that the whole stored table has.
-        version: full id; None where the history does not name the current document.
-        parquet_sha: None where none is recorded.
-        warnings: codes the server attached, such as ``governance_attached``.
-    """
-
-    schema: pa.Schema
-    tickets: tuple[bytes, ...]
-    rows: int | None
-    table_rows: int
-    version: str | None
-    data_sha: str
-    parquet_sha: str | None
-    warnings: tuple[str, ...]
-
-    @classmethod
-    def of(cls, info: fl.FlightInfo) -> Plan:
-        """The plan in a server's answer.
-
-        Raises:
-            InternalError: the answer does not say what it is of.
-        """
-        told = decode_answer(bytes(info.app_metadata), "GetFlightInfo")
-        rows, data_sha, warnings = told.get("rows"), told.get("data_sha"), told.get("warnings")
-        if not isinstance(rows, int) or not isinstance(data_sha, str):
-            raise InternalError(
-                "the server's answer does not say which version it is of", hint="is this a datom server, and as new?"
-            )
-        return cls(
-            schema=info.schema,
-            tickets=tuple(endpoint.ticket.ticket for endpoint in info.endpoints),
-            rows=info.total_records if info.total_records >= 0 else None,
-            table_rows=rows,
-            version=told.get("version"),
-            data_sha=data_sha,
-            parquet_sha=told.get("parquet_sha"),
-            warnings=tuple(str(warning) for warning in warnings) if isinstance(warnings, list) else (),
-        )
-
-    def pinned(self, table: str) -> PinnedTable:
-        """What a pin holds of this plan, the plan being of the whole of `table`.
-
-        Raises:
-            VersionError: ``version_not_found``: the data is in no version of the table's history.
-        """
-        if self.version is None:
-            raise VersionError(f'the current data of "{table}" is in no version of its history')
-        return PinnedTable(self.version, self.data_sha, self.parquet_sha, self.table_rows)
-
-
 class TicketStream:
     """The rows of one ticket. A stream that breaks is asked for again, and the rows received are skipped.
 
-    Tickets name a full version, so every stream for one has the same rows in the same order.
+    That takes a ticket whose streams have the same rows in the same order each time, as those that name a full version
+    do. Another is tried but once: whoever pulls may try again as long as no rows were received.
 
     Attributes:
         schema: of the rows, once `pull` was called; before that, what was expected, if anything.
@@ -96,6 +38,7 @@ class TicketStream:
         version: str | None,
         data_sha: str | None = None,
         schema: pa.Schema | None = None,
+        is_repeatable: bool = True,
     ) -> None:
         self.schema = schema
         self.received = 0
@@ -103,6 +46,7 @@ class TicketStream:
         self._ticket = fl.Ticket(ticket)
         self._version = version
         self._data_sha = data_sha
+        self._is_repeatable = is_repeatable
         self._reader: fl.FlightStreamReader | None = None
         self._replica: Replica | None = None
         self._skip = 0
@@ -120,6 +64,8 @@ class TicketStream:
         """
         if self._ended:
             return []
+        if not self._is_repeatable:
+            return self._try()
         return self._calls.retried(self._try, progressed=lambda: self.received > self._received_before)
 
     def close(self) -> None:
@@ -219,14 +165,16 @@ def iterate(calls: Calls, plan: Plan) -> Iterator[pa.RecordBatch]:
     """The rows of `plan`, batch by batch as they arrive; leaving the iteration early cancels the call.
 
     Raises:
-        DatomError: as `TicketStream.pull`; batches given before it are rows of the version, in order.
+        DatomError: as `TicketStream.pull`; batches given before it are the plan's rows, in order.
     """
     rows = 0
     for ticket in plan.tickets:
         stream = _stream(calls, plan, ticket)
         try:
-            while batches := stream.pull():
+            batches = stream.pull() if plan.is_repeatable else calls.retried(stream.pull)
+            while batches:
                 yield from batches
+                batches = stream.pull()
         finally:
             stream.close()
         rows += stream.received
@@ -238,6 +186,10 @@ def read_table(calls: Calls, plan: Plan) -> pa.Table:
 
     A few streams run side by side; a dictionary column has one dictionary.
     """
+    return _read(calls, plan) if plan.is_repeatable else calls.retried(lambda: _read(calls, plan))
+
+
+def _read(calls: Calls, plan: Plan) -> pa.Table:
     streams = [_stream(calls, plan, ticket) for ticket in plan.tickets]
     try:
         parts = concurrently(_drain, streams, CONCURRENT_STREAMS) if len(streams) > 1 else [*map(_drain, streams)]
@@ -246,7 +198,7 @@ def read_table(calls: Calls, plan: Plan) -> pa.Table:
             stream.close()
         raise
     _check_total(plan, sum(stream.received for stream in streams))
-    return _table([batch for part in parts for batch in part], next((stream.schema for stream in streams), plan.schema))
+    return _table([batch for part in parts for batch in part], plan.schema)
 
 
 def read_ticket(calls: Calls, request: ReadRequest, data_sha: str | None) -> pa.Table | None:
@@ -267,7 +219,14 @@ def read_ticket(calls: Calls, request: ReadRequest, data_sha: str | None) -> pa.
 
 
 def _stream(calls: Calls, plan: Plan, ticket: bytes) -> TicketStream:
-    return TicketStream(calls, ticket, version=plan.version, data_sha=plan.data_sha, schema=plan.schema)
+    return TicketStream(
+        calls,
+        ticket,
+        version=plan.version,
+        data_sha=plan.data_sha,
+        schema=plan.schema,
+        is_repeatable=plan.is_repeatable,
+    )
 
 
 def _drain(stream: TicketStream) -> list[pa.RecordBatch]:

@@ -14,7 +14,7 @@ def verify(reads: Reads, selection: Selection) -> Finding:
 
     Data that is damaged, gone although pinned, or cannot be hashed is a finding, not an error.
     """
-    request, pinned = selection.request, selection.pinned
+    request, pinned = selection.request, selection.data_sha
     try:
         table = reads.table(selection)
     except (NotFoundError, StoredDataError) as error:
@@ -23,7 +23,7 @@ def verify(reads: Reads, selection: Selection) -> Finding:
         return Finding(request.table, request.version, "read", False, str(error))
     metadata = table.schema.metadata or {}
     version = metadata[b"datom.version"].decode() if b"datom.version" in metadata else request.version
-    recorded = pinned.data_sha if pinned else metadata.get(b"datom.data_sha", b"").decode()
+    recorded = pinned or metadata.get(b"datom.data_sha", b"").decode()
 
     def finding(ok: bool, detail: str) -> Finding:
         return Finding(request.table, version, "data_sha", ok, detail)

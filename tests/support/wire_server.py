@@ -88,6 +88,8 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
         cancelled: set when a client gave up a stream before its end.
         writes: the request of every write that came whole, and its batches.
         largest: bytes of the largest batch written.
+        results: of queries, by their text; every other stream of one has its rows the other way round.
+        pins: that queries are said to be computed from.
     """
 
     def __init__(
@@ -104,6 +106,9 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
         self.cancelled = threading.Event()
         self.writes: list[tuple[WriteRequest, list[pa.RecordBatch]]] = []
         self.largest = 0
+        self.results: dict[str, pa.Table] = {}
+        self.pins: list[dict[str, str]] = []
+        self._reversed = False
         self._streams = streams
         self._batch_rows = batch_rows
         self._tables: dict[tuple[str, str], list[StoredVersion]] = {}
@@ -257,7 +262,16 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
         told |= {"version": stored.version, "data_sha": stored.data_sha}
         return stored.rows.schema.with_metadata({f"datom.{key}": value for key, value in told.items()})
 
+    def _computed(self, body: dict[str, Any]) -> pa.Table:
+        if body["sql"] not in self.results:
+            raise DatomError.of("sql_error", "there is no such result")
+        return self.results[body["sql"]].replace_schema_metadata({"datom.pins": json.dumps(self.pins)})
+
     def _info(self, body: dict[str, Any]) -> fl.FlightInfo:
+        if "sql" in body:
+            pins = encode_object({"pins": self.pins, "warnings": self.warnings})
+            descriptor, endpoint = fl.FlightDescriptor.for_command(b""), fl.FlightEndpoint(encode_object(body), [])
+            return fl.FlightInfo(self._computed(body).schema, descriptor, [endpoint], -1, -1, True, pins)
         request = ReadRequest.from_object(body)
         stored = self._resolve(request)
         told: dict[str, Any] = {"project": request.project, "table": request.table, "version": stored.version}
@@ -278,6 +292,12 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
         )
 
     def _stream(self, body: dict[str, Any]) -> fl.GeneratorStream:
+        if "sql" in body:
+            rows = self._computed(body)
+            if self._reversed:
+                rows = rows.take(list(range(rows.num_rows))[::-1])
+            self._reversed = not self._reversed
+            return self._faulty(rows, rows.schema, EndRecord(rows.num_rows, None, ""))
         request = ReadRequest.from_object(body)
         stored = self._resolve(request)
         rows = stored.rows
@@ -285,7 +305,9 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
             part, share = request.row_groups[0], -(-rows.num_rows // self._streams)
             rows = rows.slice(part * share, share)
         schema = self._schema(request, stored)
-        end = EndRecord(rows.num_rows, stored.version, stored.data_sha)
+        return self._faulty(rows, schema, EndRecord(rows.num_rows, stored.version, stored.data_sha))
+
+    def _faulty(self, rows: pa.Table, schema: pa.Schema, end: EndRecord) -> fl.GeneratorStream:
         if self.faults.ends:
             end = self.faults.ends.pop(0)(end)
         plan = [

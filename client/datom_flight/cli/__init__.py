@@ -10,7 +10,7 @@ import click
 
 from .. import text
 from ..protocol.errors import DatomError
-from . import reading, writing
+from . import querying, reading, writing
 from .options import fail
 
 INTERRUPTED = 130
@@ -48,5 +48,5 @@ def commands() -> None:
     """Read pinned tables from a datom server, and write new versions of them."""
 
 
-for command in (*reading.COMMANDS, *writing.COMMANDS):
+for command in (*reading.COMMANDS, *querying.COMMANDS, *writing.COMMANDS):
     commands.add_command(command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
@@ -27,12 +27,18 @@ class At(TypedDict):
     tls_root_certs: str | None
 
 
-def options(command: Command) -> Command:
-    """Add what every command takes."""
+FORMATS = ("table", "json", "csv")
+ROW_FORMATS = (*FORMATS, "arrow", "parquet")
+
+
+def options(*, rows: bool = False) -> Callable[[Command], Command]:
+    """Add what every command takes; `rows`: it gives a table's rows, which go out in more formats."""
+    return lambda command: _with_options(command, ROW_FORMATS if rows else FORMATS)
+
+
+def _with_options(command: Command, formats: Sequence[str]) -> Command:
     for option in (
-        click.option(
-            "--format", "how", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
-        ),
+        click.option("--format", "how", type=click.Choice(formats), default="table", show_default=True),
         click.option("--tls-root-certs", metavar="FILE", help="PEM file of the authority of the server's certificate."),
         click.option(
             "--token-file", metavar="FILE", help="File with the token [else DATOM_FLIGHT_TOKEN, else keyring]."

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-from collections.abc import Iterator
 from typing import Unpack
 
 import click
-import pyarrow as pa
 
 from .. import output
 from ..addresses import parse_urls
@@ -18,7 +15,6 @@ from ..opening import connect
 from ..pins import Pin
 from ..progress import RowProgress
 from ..protocol.errors import InvalidRequestError
-from ..reads import Scan
 from .options import At, connected, fail, file_token, options, usage, version_options
 
 PREVIEW_ROWS = 20
@@ -26,7 +22,7 @@ PREVIEW_ROWS = 20
 
 @click.command()
 @click.argument("server", metavar="URL", required=False)
-@options
+@options()
 def login(server: str | None, how: str, **at: Unpack[At]) -> None:
     """Keep the token in the OS keyring, after asking for it and checking it."""
     url = server or at["url"] or os.environ.get("DATOM_FLIGHT_URL")
@@ -45,7 +41,7 @@ def login(server: str | None, how: str, **at: Unpack[At]) -> None:
 
 
 @click.command()
-@options
+@options()
 def whoami(how: str, **at: Unpack[At]) -> None:
     """Show who the server says you are."""
     with connected(**at) as conn:
@@ -53,7 +49,7 @@ def whoami(how: str, **at: Unpack[At]) -> None:
 
 
 @click.command()
-@options
+@options()
 def projects(how: str, **at: Unpack[At]) -> None:
     """List the projects you may see."""
     with connected(**at) as conn:
@@ -62,7 +58,7 @@ def projects(how: str, **at: Unpack[At]) -> None:
 
 @click.command()
 @click.argument("pattern", required=False)
-@options
+@options()
 def tables(pattern: str | None, how: str, **at: Unpack[At]) -> None:
     """List the project's tables and sets.
 
@@ -73,7 +69,7 @@ def tables(pattern: str | None, how: str, **at: Unpack[At]) -> None:
 
 
 @click.command()
-@options
+@options()
 def summary(how: str, **at: Unpack[At]) -> None:
     """Show the project at a glance."""
     with connected(**at) as conn:
@@ -83,7 +79,7 @@ def summary(how: str, **at: Unpack[At]) -> None:
 @click.command()
 @click.argument("name")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
-@options
+@options()
 def history(name: str, limit: int | None, how: str, **at: Unpack[At]) -> None:
     """List the versions of NAME, newest first."""
     with connected(**at) as conn:
@@ -98,7 +94,7 @@ def history(name: str, limit: int | None, how: str, **at: Unpack[At]) -> None:
 @click.option("--where", metavar="EXPR", help="Only rows for which this SQL expression is true.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Only the first N rows.")
 @click.option("-o", "--output", "target", metavar="FILE", help="Write to a file: .parquet .arrow .feather .csv .json")
-@options
+@options(rows=True)
 def read(
     name: str,
     version: str | None,
@@ -117,28 +113,24 @@ def read(
     """
     # Loaded here, because parquet and csv take longer to load than the other commands to run.
     from .. import rows
+    from .showing import check_terminal, show
 
     if target is not None:
         usage(rows.file_format, target)
+    check_terminal(how, target)
     pin = Pin.load(pin_file) if pin_file is not None else None
     names = None if columns is None else [column.strip() for column in columns.split(",")]
     with connected(pin, **at) as conn, RowProgress(name) as progress:
         scan = conn.open(name, version, as_of=as_of, pin=pin, columns=names, where=where, limit=limit)
-        progress.expect(scan.rows)
-        if target is not None:
-            rows.write_rows(target, scan.schema, _followed(scan, progress))
-        elif how == "table":
-            _preview(scan, PREVIEW_ROWS if limit is None else limit)
-        else:
-            rows.encode_rows(rows.ROW_WRITERS[how], sys.stdout.buffer, scan.schema, _followed(scan, progress))
-            sys.stdout.flush()
+        of = f", version {(scan.version or 'unnamed')[:8]}"
+        show(scan, how, target, PREVIEW_ROWS if limit is None else limit, of, progress)
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--as-of", metavar="TIME", help="The versions current at that date or time (ISO 8601, UTC).")
 @click.option("-o", "--output", "target", metavar="FILE", help="Where to save the pin; else it goes to stdout.")
-@options
+@options()
 def pin(names: tuple[str, ...], as_of: str | None, target: str | None, how: str, **at: Unpack[At]) -> None:
     """Save the versions of tables to a file.
 
@@ -157,7 +149,7 @@ def pin(names: tuple[str, ...], as_of: str | None, target: str | None, how: str,
 
 @click.command()
 @click.argument("file", metavar="FILE")
-@options
+@options()
 def verify(file: str, how: str, **at: Unpack[At]) -> int:
     """Check the tables that a pin holds.
 
@@ -175,33 +167,6 @@ def _asked_token() -> str:
     if sys.stdin.isatty():
         return str(click.prompt("Token", hide_input=True, err=True))
     return sys.stdin.readline()
-
-
-def _followed(scan: Scan, progress: RowProgress) -> Iterator[pa.RecordBatch]:
-    for batch in scan.reader():
-        yield batch
-        progress.advance(batch.num_rows)
-
-
-def _preview(scan: Scan, most: int) -> None:
-    """Print the first rows as a table, and on stderr how many there are."""
-    batches: list[pa.RecordBatch] = []
-    left = most
-    for batch in scan.reader():
-        batches.append(batch.slice(0, left))
-        left -= batches[-1].num_rows
-        if left == 0:
-            break
-    from .. import rows
-
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    table, hidden = rows.preview(scan.schema, batches, width)
-    click.echo(table)
-    shown = most - left
-    total = scan.rows if scan.rows is not None else (shown if left else None)
-    count = f"{shown:,} of {total:,} rows" if total is not None else f"the first {shown:,} rows"
-    columns = f", {hidden} more columns" if hidden else ""
-    click.echo(f"{count}{columns}, version {(scan.version or 'unnamed')[:8]}", err=True)
 
 
 COMMANDS = (login, whoami, projects, tables, summary, history, read, pin, verify)

@@ -32,7 +32,7 @@ from .options import At, connected, fail, options, usage
 )
 @click.option("--metadata", "metadata_file", metavar="FILE", help="JSON object to keep with the version.")
 @click.option("--expected", metavar="V", help='Write only if this whole version id is current ("" for no table yet).')
-@options
+@options()
 def write(
     name: str,
     file: str,
@@ -72,7 +72,7 @@ def write(
 @click.argument("file", metavar="FILE")
 @click.option("--message", metavar="M", help='What to say of the version [else "Update NAME"].')
 @click.option("--expected", metavar="V", help='Write only if this whole version id is current ("" for no set yet).')
-@options
+@options()
 def write_set(name: str, file: str, message: str | None, expected: str | None, how: str, **at: Unpack[At]) -> None:
     """Write the members in a JSON file as the current version of the set NAME.
 
@@ -93,7 +93,7 @@ def write_set(name: str, file: str, message: str | None, expected: str | None, h
 @click.option("--yes", is_flag=True, help="Write without asking.")
 @click.option("--pattern", metavar="GLOB", default="*", help='Only files whose names it fits, such as "*.xpt".')
 @click.option("--message", metavar="M", help='What to say of each version [else "Sync NAME (new)" or "(changed)"].')
-@options
+@options()
 def sync(folder: str, yes: bool, pattern: str, message: str | None, how: str, **at: Unpack[At]) -> int:
     """Write the extracts in a folder as imported tables, those that are new or changed.
 
