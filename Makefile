@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 ARGS ?=
+PEERS := roapi sail
 
-.PHONY: help demo serve test check pins clean
+.PHONY: help demo serve test check bench pins clean
 .DELETE_ON_ERROR:
 
 help:
@@ -14,6 +15,7 @@ help:
 	@echo "make serve   a demo server that stays up, with its data in demo-data/"
 	@echo "make test    run all tests (ARGS=\"-m 'not slow'\" for the quick ones)"
 	@echo "make check   format, lint, types, layering"
+	@echo "make bench   measure beside others (minutes; ARGS=--quick for less)"
 	@echo "make pins    renew requirements/ from pyproject.toml (needs uv)"
 	@echo "make clean   remove .venv and caches"
 
@@ -32,6 +34,9 @@ check: $(VENV)/check.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: $(VENV)/bench.stamp $(PEERS:%=$(VENV)/%.peer)
+	$(BIN)/python -m bench $(ARGS)
+
 $(VENV)/pyvenv.cfg:
 	@for python in python3 python3.13 python3.12 python3.11; do \
 	    $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
@@ -46,14 +51,22 @@ $(VENV)/%.stamp: requirements/%.txt pyproject.toml $(VENV)/pyvenv.cfg
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-    --no-emit-index-url --no-emit-find-links --quiet pyproject.toml requirements/build.in --extra server
+# What is measured beside us is not to be had everywhere, and missed by nobody but the benchmark.
+$(VENV)/%.peer: requirements/%.txt $(VENV)/bench.stamp
+	@$(PIP) install --require-hashes -r $< || echo "$* cannot be installed here: measured without it" >&2
+	@touch $@
 
-# Each set is a part of the next, so one environment serves all targets.
+PIN := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+    --no-emit-index-url --no-emit-find-links --quiet
+COMPILE := $(PIN) pyproject.toml requirements/build.in --extra server
+
+# Where sets meet they have the same versions, so one environment serves all targets.
 pins:
 	$(COMPILE) --extra files --group test --group check --output-file requirements/check.txt
 	$(COMPILE) --extra files --group test --constraint requirements/check.txt --output-file requirements/test.txt
 	$(COMPILE) --constraint requirements/check.txt --output-file requirements/run.txt
+	$(COMPILE) --group bench --constraint requirements/check.txt --output-file requirements/bench.txt
+	for peer in $(PEERS); do $(PIN) --group pyproject.toml:$$peer --output-file requirements/$$peer.txt; done
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
