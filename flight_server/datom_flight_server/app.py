@@ -19,7 +19,7 @@ from .management import Management
 from .metrics import Metrics
 from .model import Role
 from .repositories import Repositories
-from .settings import Settings
+from .settings import Settings, SqlSettings
 from .sql.engine import Engine, EngineLimits
 from .sql.statements import Statements
 from .sql.where import WhereCompiler
@@ -81,7 +81,7 @@ class App:
         spool = Spool(settings.cache.directory, limits)
         writes = Writes(projects, policy, tokens, spool, self._writers, self._streams, writing.max_concurrent)
         reads = Reads(projects, policy, payloads, self._where, self._streams)
-        self._engine = Engine(settings.cache.directory, EngineLimits())
+        self._engine = Engine(settings.cache.directory, _engine_limits(settings.sql))
         self._statements = Statements(projects, policy, payloads, self._where, self._engine)
         self._engine.start()
         self._writers.start()
@@ -116,6 +116,9 @@ class App:
         When it is False a stalled reader may still hold a thread: only the end of the process frees it.
         """
         ended = self._streams.drain(grace_seconds)
+        if self._engine is not None:
+            # what still computes gives no batch after which it could be cut
+            self._engine.close()
         self._writers.close()
         self._source.close()
         if self._server is not None:
@@ -126,9 +129,22 @@ class App:
             ended = ended and not stopping.is_alive()
         for probe in self._probes:
             probe.close()
-        if self._engine is not None:
-            self._engine.close()
         if self._statements is not None:
             self._statements.close()
         self._where.close()
         return ended
+
+
+def _engine_limits(settings: SqlSettings) -> EngineLimits:
+    return EngineLimits(
+        memory_bytes=settings.memory_bytes,
+        spill_bytes=settings.spill_bytes,
+        threads=settings.threads,
+        seconds=settings.max_seconds,
+        result_rows=settings.max_rows,
+        result_bytes=settings.max_bytes,
+        concurrent=settings.max_concurrent,
+        concurrent_each=settings.concurrent_each,
+        queue_seconds=settings.queue_seconds,
+        stalled_seconds=settings.stalled_seconds,
+    )

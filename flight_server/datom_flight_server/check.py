@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +20,7 @@ from .auth.tokens import WEAK_SECRET_BYTES
 from .governance.configured import ConfiguredProjects, project_source
 from .metadata import layout
 from .model import Kind, PreviousLocation, Project
-from .settings import Settings, SettingsError
+from .settings import Settings, SettingsError, SqlSettings
 from .storage.base import ObjectStore
 from .stores import Stores
 
@@ -56,6 +57,7 @@ def run_checks(path: Path, environment: Mapping[str, str]) -> Iterator[Result]:
     yield _secret(settings)
     yield from _tls(settings)
     yield _cache(settings)
+    yield from _memory(settings.sql)
     source = project_source(settings)
     source.start()
     try:
@@ -105,6 +107,18 @@ def _cache(settings: Settings) -> Result:
             return Result("cache.directory", State.OK, str(directory))
     except OSError as error:
         return Result("cache.directory", State.FAILED, f'"{directory}" cannot be written: {error.strerror}')
+
+
+def _memory(sql: SqlSettings) -> Iterator[Result]:
+    most = sql.max_concurrent * sql.memory_bytes
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if most > machine:
+        yield Result(
+            "sql.memory_bytes",
+            State.WARNING,
+            f"{sql.max_concurrent} queries at once may take {most / 10**9:.1f} GB, and the machine has"
+            f" {machine / 10**9:.1f} GB: lower it, or sql.max_concurrent",
+        )
 
 
 def _governance(settings: Settings, source: ConfiguredProjects) -> Iterator[Result]:

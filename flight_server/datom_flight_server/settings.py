@@ -34,6 +34,9 @@ from . import addresses
 from .model import DataLocation, RepositoryAccess, S3Access
 from .secrets import FORMS, SecretSources, is_reference
 
+_LEAST_QUERY_BYTES = 64 * 10**6
+"""Below it hardly any query can run."""
+
 
 class SettingsError(InvalidRequestError):
     """The settings cannot be used; ``problems`` says why, one line a key, each with the key's full name."""
@@ -127,6 +130,12 @@ def _project_name(name: str) -> str:
 def _positive(size: ByteSize) -> ByteSize:
     if size <= 0:
         raise ValueError('expected a size above zero, like "20GB"')
+    return size
+
+
+def _room_for_a_query(size: ByteSize) -> ByteSize:
+    if size < _LEAST_QUERY_BYTES:
+        raise ValueError(f'expected at least "{_LEAST_QUERY_BYTES // 10**6}MB"')
     return size
 
 
@@ -251,6 +260,34 @@ class WritesSettings(Table):
     max_concurrent: Annotated[int, Field(gt=0)] = 4
 
 
+class SqlSettings(Table):
+    """``[sql]``: how much one query, and all at once, may take."""
+
+    memory_bytes: Annotated[Size, AfterValidator(_room_for_a_query)] = ByteSize(2 * 10**9)
+    spill_bytes: Size = ByteSize(10 * 10**9)
+    threads: Annotated[int, Field(gt=0)] = 2
+    max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 300
+    max_rows: Annotated[int, Field(gt=0)] = 1_000_000_000
+    max_bytes: Size = ByteSize(50 * 10**9)
+    max_concurrent: Annotated[int, Field(gt=0)] = 4
+    max_concurrent_each: Annotated[int | None, Field(gt=0)] = None
+    queue_seconds: Seconds = 30
+    stalled_seconds: Seconds = 60
+
+    @field_validator("max_concurrent_each")
+    @classmethod
+    def _of_all_queries(cls, value: int | None, info: ValidationInfo) -> int | None:
+        most = info.data.get("max_concurrent")
+        if value is not None and most is not None and value > most:
+            raise ValueError(f"expected at most sql.max_concurrent, which is {most}, got {value}")
+        return value
+
+    @property
+    def concurrent_each(self) -> int:
+        """Queries of one caller at a time: unless the file says it, one fewer than there may be."""
+        return self.max_concurrent_each or max(1, self.max_concurrent - 1)
+
+
 class Settings(Table):
     """The whole file, with its secrets looked up and its paths made absolute."""
 
@@ -260,6 +297,7 @@ class Settings(Table):
     projects: dict[Annotated[str, AfterValidator(_project_name)], ProjectSettings] = Field(default_factory=dict)
     cache: CacheSettings
     writes: WritesSettings
+    sql: SqlSettings
 
     @classmethod
     def load(cls, path: Path, environment: Mapping[str, str]) -> Settings:
@@ -277,7 +315,7 @@ class Settings(Table):
     def parse(cls, tables: Mapping[str, Any], path: Path, environment: Mapping[str, str]) -> Settings:
         """As `load`, of what the file at `path` would hold; relative paths are relative to its folder."""
         context = _Context(_sources(path, environment), governed="governance" in tables)
-        whole = {"server": {}, "auth": {}, "cache": {}, "writes": {}, **tables}
+        whole = {"server": {}, "auth": {}, "cache": {}, "writes": {}, "sql": {}, **tables}
         try:
             return cls.model_validate(whole, context=context)
         except ValidationError as error:

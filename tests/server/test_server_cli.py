@@ -123,7 +123,7 @@ def test_settings_that_cannot_be_used_are_one_line_each(tmp_path: Path, command:
 
 
 def test_check_passes_a_good_file(tmp_path: Path) -> None:
-    code, rows = check(write_config(tmp_path, BASIC))
+    code, rows = check(write_config(tmp_path, BASIC, sql={"memory_bytes": "64MB"}))
     assert code == 0
     assert {row[1] for row in rows} == {"ok"}
     assert one(rows, "projects.STUDY_001", "ok").endswith("storage/study-001: 20 tables, 0 sets")
@@ -163,6 +163,12 @@ def test_check_warns_of_a_weak_secret_and_of_listening_without_tls(tmp_path: Pat
     assert "weak: 7 bytes" in one(rows, "auth.secret", "warning")
     assert "unencrypted" in one(rows, "server.listen", "warning")
     assert "hunter2" not in str(rows)
+
+
+def test_check_warns_of_queries_that_may_take_more_memory_than_there_is(tmp_path: Path) -> None:
+    code, rows = check(write_config(tmp_path, BASIC, sql={"memory_bytes": "1TB", "max_concurrent": 300}))
+    assert code == 0
+    assert "300 queries at once may take 300000.0 GB" in one(rows, "sql.memory_bytes", "warning")
 
 
 def test_check_looks_at_the_certificate_and_its_key(tmp_path: Path) -> None:

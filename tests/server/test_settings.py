@@ -83,6 +83,39 @@ def test_a_secret_and_one_project_are_enough(load: Load) -> None:
     assert settings.cache.memory_bytes == 2_000_000_000
 
 
+def test_queries_have_limits_unless_the_file_says_others(load: Load) -> None:
+    sql = load(SMALLEST).sql
+    assert (sql.memory_bytes, sql.spill_bytes, sql.threads) == (2_000_000_000, 10_000_000_000, 2)
+    assert (sql.max_seconds, sql.max_rows, sql.max_bytes) == (300, 1_000_000_000, 50_000_000_000)
+    assert (sql.max_concurrent, sql.concurrent_each) == (4, 3)
+    assert (sql.queue_seconds, sql.stalled_seconds) == (30, 60)
+    sql = load(SMALLEST + '[sql]\nmemory_bytes = "512MiB"\nthreads = 8\nmax_seconds = 0.5\nqueue_seconds = 0\n').sql
+    assert (sql.memory_bytes, sql.threads, sql.max_seconds, sql.queue_seconds) == (512 * 2**20, 8, 0.5, 0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "each"),
+    [("max_concurrent = 1", 1), ("max_concurrent = 9", 8), ("max_concurrent = 2\nmax_concurrent_each = 2", 2)],
+)
+def test_one_caller_leaves_a_turn_to_others_unless_the_file_says_otherwise(load: Load, keys: str, each: int) -> None:
+    assert load(f"{SMALLEST}[sql]\n{keys}\n").sql.concurrent_each == each
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('memory_bytes = "10MB"', 'sql.memory_bytes: expected at least "64MB"'),
+        ("threads = 0", "sql.threads: expected greater than 0, got a whole number"),
+        ("max_seconds = 0", "sql.max_seconds: expected greater than 0, got a whole number"),
+        ("max_concurrent_each = 5", "sql.max_concurrent_each: expected at most sql.max_concurrent, which is 4, got 5"),
+        ("seconds = 5", 'sql.seconds: unknown key, did you mean "max_seconds"?'),
+    ],
+)
+def test_a_limit_that_no_query_could_keep_to_is_refused(problems: Problems, line: str, problem: str) -> None:
+    (told,) = problems(f"{SMALLEST}[sql]\n{line}\n")
+    assert told.startswith(problem)
+
+
 def test_the_contracts_example_is_accepted(load: Load, memory_keyring: MemoryKeyring, tmp_path: Path) -> None:
     memory_keyring.entries["GITHUB_PAT", ""] = "ghp"
     memory_keyring.entries["AWS_SECRET_ACCESS_KEY", ""] = "aws"
@@ -400,3 +433,7 @@ def test_documented_defaults_are_the_real_ones(load: Load) -> None:
     assert rows["auth.anonymous"] == f'`"{settings.auth.anonymous}"`'
     assert rows["projects.NAME.branch"] == f'`"{settings.projects["STUDY_001"].branch}"`'
     assert (rows["cache.disk_bytes"], rows["cache.memory_bytes"]) == ('`"20GB"`', '`"2GB"`')
+    for key in ("threads", "max_seconds", "max_rows", "max_concurrent", "queue_seconds", "stalled_seconds"):
+        assert float(rows[f"sql.{key}"].strip("`")) == getattr(settings.sql, key)
+    for key in ("memory_bytes", "spill_bytes", "max_bytes"):
+        assert rows[f"sql.{key}"] == f'`"{getattr(settings.sql, key) // 10**9}GB"`'

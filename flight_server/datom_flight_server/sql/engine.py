@@ -26,6 +26,8 @@ from .processes import Gone, Late, Process, ProcessLimits
 _INTERRUPT_SECONDS = 2
 _NOTICE_SECONDS = 0.25
 """Within which a query ends whose caller went away."""
+_CLOSE_SECONDS = 5
+"""For processes that are being started while the engine is closed."""
 _OUT_OF_MEMORY = ("OutOfMemoryException", "MemoryError", "ArrowMemoryError")
 
 
@@ -91,19 +93,21 @@ class Engine:
         self._closed = False
 
     def start(self) -> None:
-        """Have a process ready before the first query asks for one."""
-        with self._turn(""):
-            pass
+        """Have a process ready soon, before the first query asks for one."""
+        threading.Thread(target=self._warm_up, name="first query process", daemon=True).start()
 
     def close(self) -> None:
-        """End all queries and their processes."""
+        """End all queries and their processes. Queries that run are ``unavailable``, and so are new ones."""
         with self._changed:
             self._closed = True
-            processes = [*self._idle, *(turn.process for turn in self._busy if turn.process is not None)]
-            self._idle.clear()
+            while (idle := self._ready_process()) is not None:
+                idle.close()
+            for turn in self._busy:
+                if turn.process is not None:
+                    turn.process.terminate()
             self._changed.notify_all()
-        for process in processes:
-            process.terminate()
+        with self._changed:
+            self._changed.wait_for(lambda: all(turn.process for turn in self._busy), _CLOSE_SECONDS)
         shutil.rmtree(self._directory, ignore_errors=True)
         if self._lock >= 0:
             os.close(self._lock)
@@ -111,11 +115,19 @@ class Engine:
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
-        """An empty folder for the files of one query, removed afterwards."""
+        """An empty folder for the files of one query, removed afterwards.
+
+        Raises:
+            UnavailableError: once the engine is closed.
+        """
         path = self._directory / uuid.uuid4().hex
-        path.mkdir(mode=0o700)
         try:
+            path.mkdir(mode=0o700)
             yield path
+        except FileNotFoundError:
+            if self._closed:
+                raise _stopping() from None
+            raise
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
@@ -138,7 +150,7 @@ class Engine:
         Raises:
             DatomError: ``sql_error`` where values cannot be computed with; ``too_large`` over a limit on memory or on
                 the result; ``timeout``; ``overloaded`` when there is no turn within `EngineLimits.queue_seconds`;
-                ``cancelled``.
+                ``cancelled``; ``unavailable`` once the engine is closed.
         """
         with self._turn(caller, is_cancelled) as turn:
             schema = turn.ask(job, schema_only=False)
@@ -156,12 +168,21 @@ class Engine:
         if size > self._limits.result_bytes:
             raise _too_much(f"the result has more than {self._limits.result_bytes} bytes")
 
+    def _warm_up(self) -> None:
+        # what keeps it from starting, the first query is told
+        with suppress(DatomError), self._turn(""):
+            pass
+
     @contextmanager
     def _turn(self, caller: str, is_cancelled: Callable[[], bool] = lambda: False) -> Iterator[_Turn]:
         turn = self._admitted(caller, is_cancelled)
         try:
             turn.process = turn.process or Process(self._directory, self._process_limits)
+            if self._closed:
+                raise _stopping()
             yield turn
+        except Gone:
+            raise self._lost(turn) from None
         except BaseException:
             turn.end()
             raise
@@ -173,7 +194,7 @@ class Engine:
                 kept = turn.process if turn.reusable and not self._closed else None
                 if kept is not None:
                     self._idle.append(kept)
-                self._changed.notify()
+                self._changed.notify_all()
             if kept is None and turn.process is not None:
                 turn.process.close()
 
@@ -190,10 +211,18 @@ class Engine:
                     raise _cancelled()
                 self._changed.wait(min(left, _NOTICE_SECONDS))
             if self._closed:
-                raise UnavailableError("the server is stopping")
-            turn = _Turn(self._limits, self._clock, caller, is_cancelled, self._idle.popleft() if self._idle else None)
+                raise _stopping()
+            turn = _Turn(self._limits, self._clock, caller, is_cancelled, self._ready_process())
             self._busy.add(turn)
             return turn
+
+    def _ready_process(self) -> Process | None:
+        while self._idle:
+            process = self._idle.popleft()
+            if process.alive:
+                return process
+            process.close()
+        return None
 
     def _crowd(self, caller: str) -> str:
         """What keeps `caller` waiting; empty when nothing does."""
@@ -202,6 +231,20 @@ class Engine:
         if sum(turn.caller == caller for turn in self._busy) >= self._limits.concurrent_each:
             return f'{self._limits.concurrent_each} queries of "{caller}" run already'
         return ""
+
+    def _lost(self, turn: _Turn) -> DatomError:
+        """Why the process of `turn` has ended."""
+        if self._closed:
+            return _stopping()
+        if turn.given_up:
+            return DatomError.of(
+                "timeout",
+                f"no rows were fetched for {self._limits.stalled_seconds:g} seconds while other queries waited",
+                hint="run the query again, and fetch its rows as they come",
+            )
+        return _too_much(
+            f"the query took more than {self._limits.memory_bytes} bytes of memory, or ended its process otherwise"
+        )
 
     def _give_up_stalled(self) -> None:
         """End the query whose reader has fetched nothing for longest, if that is too long."""
@@ -233,13 +276,13 @@ class _Turn:
         self._clock = clock
         self._left = limits.seconds
         self._running = False
-        self._given_up = False
+        self.given_up = False
         self._healthy = True
 
     @property
     def reusable(self) -> bool:
         """Whether the process can take another query."""
-        return self.process is not None and self._healthy and not self._running and not self._given_up
+        return self.process is not None and self._healthy and not self._running and not self.given_up
 
     def ask(self, job: Job, *, schema_only: bool) -> pa.Schema:
         """Start the query and give its schema."""
@@ -261,7 +304,7 @@ class _Turn:
 
     def end(self) -> None:
         """Stop a query that somebody has lost interest in; its process stays if it stops soon."""
-        if not self._running or self._given_up or self.process is None or not self._healthy:
+        if not self._running or self.given_up or self.process is None or not self._healthy:
             return
         try:
             self.process.send({"interrupt": True})
@@ -276,7 +319,7 @@ class _Turn:
 
     def give_up(self) -> None:
         """Let go of the process, whatever it does."""
-        self._given_up = True
+        self.given_up = True
         if self.process is not None:
             self.process.terminate()
 
@@ -297,9 +340,6 @@ class _Turn:
                 f"the query was still computing after {self._limits.seconds:g} seconds",
                 hint="ask for less: fewer rows, a narrower join",
             ) from None
-        except Gone:
-            self._healthy = False
-            raise self._lost() from None
         finally:
             self.idle_since = self._clock()
             self._left = max(0.0, self._left - (self.idle_since - started))
@@ -309,23 +349,14 @@ class _Turn:
             raise self._failure(json.loads(body.to_pybytes()))
         return body if kind == wanted else None
 
-    def _lost(self) -> DatomError:
-        if self._given_up:
-            return DatomError.of(
-                "timeout",
-                f"no rows were fetched for {self._limits.stalled_seconds:g} seconds while other queries waited",
-                hint="run the query again, and fetch its rows as they come",
-            )
-        return _too_much(
-            f"the query took more than {self._limits.memory_bytes} bytes of memory, or ended its process otherwise"
-        )
-
     def _failure(self, told: Mapping[str, Any]) -> DatomError:
         message = self._without_paths(str(told["message"]).strip().split("\n\n")[0].split("\nLINE ")[0])[:500]
         if told["kind"] in _OUT_OF_MEMORY or message.startswith("Out of Memory Error"):
             # what the allocator kept of it would be missing for the next query
             self._healthy = False
             return _too_much(f"the query needs more than {self._limits.memory_bytes} bytes of memory")
+        if told["kind"] == worker.RowTooLarge.__name__:
+            return _too_much(message)
         return DatomError.of("sql_error", message, hint="")
 
     def _without_paths(self, message: str) -> str:
@@ -351,6 +382,10 @@ def _own_folder(parent: Path) -> tuple[Path, int]:
     lock = os.open(making, os.O_RDONLY | os.O_DIRECTORY)
     fcntl.flock(lock, fcntl.LOCK_EX)
     return making.rename(parent / making.name), lock
+
+
+def _stopping() -> DatomError:
+    return UnavailableError("the server is stopping")
 
 
 def _cancelled() -> DatomError:

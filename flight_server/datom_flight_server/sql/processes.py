@@ -52,31 +52,45 @@ class Process:
 
     def __init__(self, directory: Path, limits: ProcessLimits) -> None:
         self.folder = directory / f"process-{uuid.uuid4().hex}"
-        (self.folder / "files").mkdir(parents=True)
         options = {"folder": str(self.folder), "process_bytes": limits.memory_bytes + _OWN_BYTES, **asdict(limits)}
         self._adopted: Path | None = None
         # nothing of the environment: it holds secrets
         environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-        self._popen = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-I", "-m", worker.__name__, json.dumps(options)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            env={**environment, "ARROW_DEFAULT_MEMORY_POOL": "system"},
-        )
+        try:
+            self.folder.mkdir()
+            (self.folder / "files").mkdir()
+            self._popen = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-I", "-m", worker.__name__, json.dumps(options)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                env={**environment, "ARROW_DEFAULT_MEMORY_POOL": "system"},
+                # Ctrl-C is for the server, which lets queries end
+                start_new_session=True,
+            )
+        except OSError:
+            raise _not_started() from None
         self._answers = select.poll()
         self._answers.register(self._popen.stdout or 0, select.POLLIN)
         try:
             self.frame(_START_SECONDS)
         except (Gone, Late):
             self.close()
-            raise UnavailableError("the process that runs queries did not start", code="overloaded") from None
+            raise _not_started() from None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._popen.poll() is None
 
     def adopt(self, folder: Path) -> str:
         """Make the files in `folder` readable for queries, and give the folder they are in now."""
         files = self.folder / "files" / folder.name
-        folder.rename(files)
+        try:
+            folder.rename(files)
+        except FileNotFoundError:
+            raise Gone from None
         self._adopted = files
         return str(files)
 
@@ -142,3 +156,7 @@ class Process:
         except (OSError, ValueError):
             raise Gone from None
         return buffer
+
+
+def _not_started() -> UnavailableError:
+    return UnavailableError("the process that runs queries did not start", code="overloaded")

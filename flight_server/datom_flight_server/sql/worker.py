@@ -10,6 +10,7 @@ import json
 import os
 import queue
 import resource
+import signal
 import struct
 import sys
 import threading
@@ -29,6 +30,9 @@ CATALOG = "datom"
 READY, SCHEMA, BATCH, END, FAILED = b"R", b"S", b"B", b"Z", b"E"
 
 _BATCH_BYTES = 3 * 1024 * 1024
+_MAX_BATCH_BYTES = 4 * 1024 * 1024
+_MAX_ROW_BYTES = 64 * 1024 * 1024
+"""The server holds a few rows at a time, whatever they are."""
 _VECTOR_ROWS = 2048
 _VALUE_BYTES = 16
 
@@ -49,7 +53,6 @@ class Database:
                 "allow_community_extensions": "false",
                 "threads": str(threads),
                 "memory_limit": f"{memory_bytes}B",
-                "max_temp_directory_size": f"{spill_bytes}B",
                 "temp_directory": os.path.join(folder, "spill"),
             },
         )
@@ -57,6 +60,8 @@ class Database:
         self._connection.execute(f"ATTACH ':memory:' AS {CATALOG}")
         for setting, value in (
             ("TimeZone", "'UTC'"),
+            # given to connect, it is told and not kept to
+            ("max_temp_directory_size", f"'{spill_bytes}B'"),
             ("enable_external_file_cache", "false"),
             ("parquet_metadata_cache", "false"),
             ("allowed_directories", [os.path.join(folder, "files") + os.sep]),
@@ -91,6 +96,10 @@ class Database:
                 self._running = None
 
 
+class RowTooLarge(Exception):  # noqa: N818
+    """A row that no server would hold for its reader."""
+
+
 class Answers:
     """Frames on their way out."""
 
@@ -105,16 +114,19 @@ class Answers:
             self._file.flush()
 
     def send_batch(self, batch: pa.RecordBatch, schema: pa.Schema) -> None:
-        """The rows of `batch`, in `schema`, as a message without it."""
+        """The rows of `batch`, in `schema`, as messages without it, of a few MiB or of one row."""
         columns = [
             column if column.type == kind else column.cast(kind)
             for column, kind in zip(batch.columns, schema.types, strict=True)
         ]
-        self.send(BATCH, pa.RecordBatch.from_arrays(columns, schema=schema).serialize())
+        for part in _cut(pa.RecordBatch.from_arrays(columns, schema=schema)):
+            self.send(BATCH, part.serialize())
 
 
 def main() -> None:
     """Serve requests until stdin ends. The one argument holds the folder and the limits, as JSON."""
+    # service managers tell every process to stop: this one does when its server has
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     options = json.loads(sys.argv[1])
     _limit_memory(options["process_bytes"])
     answers = Answers(os.fdopen(os.dup(1), "wb"))
@@ -189,6 +201,20 @@ def _answer_rows(relation: duckdb.DuckDBPyRelation, answers: Answers) -> None:
 
 def _schema(names: list[str], kinds: list[pa.DataType]) -> pa.Schema:
     return pa.schema([pa.field(name, _plain(kind)) for name, kind in zip(names, kinds, strict=True)])
+
+
+def _cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    size = pa.ipc.get_record_batch_size(batch)
+    if size <= _MAX_BATCH_BYTES:
+        yield batch
+    elif batch.num_rows > 1:
+        half = batch.num_rows // 2
+        yield from _cut(batch.slice(0, half))
+        yield from _cut(batch.slice(half))
+    elif size > _MAX_ROW_BYTES:
+        raise RowTooLarge(f"a row of the result has {size} bytes, at most {_MAX_ROW_BYTES} are sent")
+    else:
+        yield batch
 
 
 def _rows_per_batch(columns: int) -> int:
