@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -40,8 +41,15 @@ def main() -> None:
             case = case_of(stage)
             found.append(report.Found(case, measure(case, rounds)))
     report.show(found, console)
-    path = report.save(found, report.surroundings(size, rounds), asked.save or asked.data / "results")
-    console.print(f"saved {path}, and the table and a chart beside it", highlight=False)
+    folder = asked.save or asked.data / "results"
+    report.save(found, report.surroundings(size, rounds), folder)
+    if find_spec("matplotlib") is None:
+        console.print("matplotlib is not installed here: no chart")
+    else:
+        from .chart import draw
+
+        draw(found, folder / "bench.svg")
+    console.print(f"saved in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}", highlight=False)
 
 
 def _arguments() -> argparse.Namespace:

@@ -94,13 +94,12 @@ def start(stage: Stage) -> Case:
     server = stage.cold_server
 
     def answers() -> None:
-        server.begin_anew()
         server.connection(ARCHIVE).tables()
 
     return Case(
         "start",
         "start to serving, and the list of tables",
-        {"ours": Contender(answers, before=server.stop, process=lambda: server.process)},
+        {"ours": Contender(answers, before=server.stop)},
         [Bar("≤ 2 s", lambda t: t["ours"].median, at_most=2, unit="s", needs=("ours",))],
         warm=False,
     )

@@ -13,10 +13,9 @@ import pyarrow.parquet as pq
 
 from .data import STUDY
 from .rounds import Bar, Case, Contender, Timings
-from .stage import COLUMNS, FOLDER, Stage
+from .stage import COLUMNS, FOLDER, SMALL_CACHE_BYTES, Stage
 
-SMALL_MEMORY_BYTES = 256 * 10**6
-ALLOWANCE_BYTES = 400 * 10**6
+_ALLOWANCE_BYTES = 400 * 10**6
 
 _WHERE = "LBTESTCD = 'ALT' AND LBSTRESN > 100"
 _EXPRESSION = (pc.field("LBTESTCD") == "ALT") & (pc.field("LBSTRESN") > 100)
@@ -56,7 +55,7 @@ def cold(stage: Stage) -> Case:
 
     def ours(project: str) -> Contender:
         def begin_anew() -> None:
-            server.begin_anew()
+            server.stop()
             server.connection(project)
 
         return Contender(
@@ -166,7 +165,7 @@ def wide_columns(stage: Stage) -> Case:
 
 def large(stage: Stage) -> Case:
     """A table larger than the server's memory may be, streamed through."""
-    server = stage.small_server("256MB")
+    server = stage.small_server
 
     def stream() -> None:
         for _ in server.connection(STUDY).scan("long"):
@@ -180,7 +179,7 @@ def large(stage: Stage) -> Case:
             Bar(
                 "server peak ≤ 256 MB + 400 MB",
                 lambda t: (t["ours"].peak_bytes or 0) / 10**6,
-                at_most=(SMALL_MEMORY_BYTES + ALLOWANCE_BYTES) / 10**6,
+                at_most=(SMALL_CACHE_BYTES + _ALLOWANCE_BYTES) / 10**6,
                 unit="MB",
                 needs=("ours",),
             )

@@ -102,39 +102,12 @@ def markdown(found: list[Found]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in _rows(found))]) + "\n"
 
 
-def save(found: list[Found], around: Mapping[str, Any], folder: Path) -> Path:
-    """JSON, the table, and a chart in `folder`; the path of the JSON."""
+def save(found: list[Found], around: Mapping[str, Any], folder: Path) -> None:
+    """JSON and the table, in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "bench.json"
-    path.write_text(json.dumps({**around, "cases": [one.to_object() for one in found]}, indent=2) + "\n")
+    whole = {**around, "cases": [one.to_object() for one in found]}
+    (folder / "bench.json").write_text(json.dumps(whole, indent=2) + "\n")
     (folder / "bench.md").write_text(markdown(found))
-    chart(found, folder / "bench.svg")
-    return path
-
-
-def chart(found: list[Found], path: Path) -> None:
-    """The ratios as bars on a logarithmic scale, to the right where ours is faster."""
-    # it takes a second to load, and only this needs it
-    import matplotlib
-
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    bars = [(f"{one.case.what}: {name}", ratio) for one in found for name, ratio in one.ratios()]
-    figure, axes = plt.subplots(figsize=(9, 0.26 * len(bars) + 1), layout="constrained")
-    axes.barh(
-        [name for name, _ in bars],
-        [ratio - 1 for _, ratio in bars],
-        left=1,
-        color=["#2a6f97" if ratio >= 1 else "#c8553d" for _, ratio in bars],
-    )
-    axes.set_xscale("log")
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.invert_yaxis()
-    axes.tick_params(labelsize=7)
-    axes.set_xlabel("times the time of ours (median of one run)", fontsize=8)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
 
 
 def _rows(found: list[Found]) -> Iterator[tuple[str, str, str, str, str, str]]:

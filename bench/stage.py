@@ -24,10 +24,11 @@ import pyarrow.flight as fl
 import pyarrow.fs as fs
 from adbc_driver_flightsql import DatabaseOptions
 
-import datom_flight
-
 from .data import ARCHIVE, STUDY, Data, bucket_name
 from .processes import Process, command
+from .server import CACHE_BYTES, Server
+
+SMALL_CACHE_BYTES = 256 * 10**6
 
 FOLDER = "STUDY_001_FOLDER"
 """`STUDY` again, from the folder itself instead of from S3."""
@@ -43,65 +44,6 @@ COLUMNS = ["USUBJID", "LBSTRESN"]
 _ACCESS_KEY, _SECRET_KEY = "AKIAMADEUPFORBENCH01", "made-up-for-bench-and-of-ordinary-length"
 _REGION = "eu-central-1"
 _SERVES = re.compile(r"listening on (\S+)")
-_CACHE_BYTES = "2GB"
-
-
-class Server:
-    """A datom server, as its command starts it, with a cache of its own that is empty at first.
-
-    Attributes:
-        process: that runs it.
-        token: a developer's, for all projects.
-    """
-
-    def __init__(self, folder: Path, projects: dict[str, dict[str, str]], memory_bytes: str = _CACHE_BYTES) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        tables: dict[str, dict[str, Any]] = {
-            "server": {"listen": "grpc://127.0.0.1:0"},
-            "auth": {"secret": "file:secret"},
-            "cache": {"directory": "cache", "memory_bytes": memory_bytes},
-            **{f"projects.{name}": dict(keys) for name, keys in projects.items()},
-        }
-        (folder / "secret").write_text("a secret of the benchmark, and of nothing else, 0123456789")
-        self._folder = folder
-        self.config = folder / "server.toml"
-        self.config.write_text("\n".join(_toml(name, keys) for name, keys in tables.items()))
-        self.process = self._started()
-        self.token = self.run("token", "create", "--principal", "bench", "--role", "developer").strip()
-        self._connections: dict[str, datom_flight.Connection] = {}
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return self.process.said
-
-    def connection(self, project: str) -> datom_flight.Connection:
-        """A connection of the project's own client, the same every time."""
-        if project not in self._connections:
-            self._connections[project] = datom_flight.connect(self.url, project, token=self.token)
-        return self._connections[project]
-
-    def run(self, *arguments: str) -> str:
-        """What a command of the server prints, with this server's configuration."""
-        line = [command("datom-flight-server"), *arguments, "--config", str(self.config)]
-        return subprocess.run(line, check=True, capture_output=True, text=True).stdout
-
-    def begin_anew(self) -> None:
-        """Restart it with an empty cache."""
-        self.stop()
-        shutil.rmtree(self._folder / "cache", ignore_errors=True)
-        self.process = self._started()
-
-    def stop(self) -> None:
-        """End it, and the connections to it."""
-        while self._connections:
-            self._connections.popitem()[1].close()
-        self.process.stop()
-
-    def _started(self) -> Process:
-        line = [command("datom-flight-server"), "serve", "--config", str(self.config)]
-        return Process(line, self._folder / "server.log", _SERVES)
 
 
 class Stage:
@@ -134,24 +76,43 @@ class Stage:
 
     @cached_property
     def server(self) -> Server:
-        """Our server, with all projects, its caches warm once something was read."""
-        return self._server("server", self._projects | self._written)
+        """Our server, its caches warm once something was read."""
+        return self._server("server", self._projects)
 
     @cached_property
     def cold_server(self) -> Server:
-        """Our server, to be begun anew before each read."""
+        """Our server, to be stopped before each read."""
         return self._server("cold", self._projects)
 
-    def small_server(self, memory_bytes: str) -> Server:
+    @cached_property
+    def small_server(self) -> Server:
         """Our server, with little memory for its caches."""
-        return self._server("small", self._projects, memory_bytes)
+        return self._server("small", self._projects, SMALL_CACHE_BYTES)
 
-    def _server(self, name: str, projects: dict[str, dict[str, str]], memory_bytes: str = _CACHE_BYTES) -> Server:
+    @cached_property
+    def written_server(self) -> Server:
+        """Our server, with the projects of `WRITTEN`, begun here; each has a repository of its own."""
+        bucket = self.data.buckets / "written"
+        shutil.rmtree(bucket, ignore_errors=True)
+        bucket.mkdir()
+        self._ending.callback(shutil.rmtree, bucket, ignore_errors=True)
+        places = {"folder": {"data": f"file://{self.folder.resolve() / 'written'}"}, "S3": self._on_s3("written")}
+        projects = {}
+        for where, name in WRITTEN.items():
+            remote = self.folder.resolve() / f"{name}.git"
+            subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(remote)], check=True)
+            projects[name] = {**places[where], "repo": str(remote)}
+        server = self._server("writing", projects)
+        for name in projects:
+            server.run("init", name)
+        return server
+
+    def _server(self, name: str, projects: dict[str, dict[str, str]], memory_bytes: int = CACHE_BYTES) -> Server:
         server = Server(self.folder / name, projects, memory_bytes)
         self._ending.callback(server.stop)
         return server
 
-    @cached_property
+    @property
     def _projects(self) -> dict[str, dict[str, str]]:
         return {
             STUDY: self._on_s3(bucket_name(STUDY)),
@@ -167,24 +128,6 @@ class Stage:
             "access_key": f"file:{self.folder.resolve() / 'access_key'}",
             "secret_key": f"file:{self.folder.resolve() / 'secret_key'}",
         }
-
-    @cached_property
-    def _written(self) -> dict[str, dict[str, str]]:
-        """Projects that are begun here, each with a repository of its own."""
-        bucket = self.data.buckets / "written"
-        shutil.rmtree(bucket, ignore_errors=True)
-        bucket.mkdir()
-        projects = {}
-        for where, name in WRITTEN.items():
-            remote = self.folder / f"{name}.git"
-            subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(remote)], check=True)
-            place = {"data": f"file://{self.folder.resolve() / name}"} if where == "folder" else self._on_s3("written")
-            projects[name] = {**place, "repo": str(remote.resolve())}
-        self._ending.callback(shutil.rmtree, bucket, ignore_errors=True)
-        beginning = self._server("beginning", projects)
-        for name in projects:
-            beginning.run("init", name)
-        return projects
 
     # What lies below, and beside.
 
@@ -298,10 +241,6 @@ class Stage:
         process = Process(line, self.folder / f"{name}.log", ready)
         self._ending.callback(process.stop)
         return process
-
-
-def _toml(name: str, keys: dict[str, Any]) -> str:
-    return f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
 
 
 def _free_port() -> int:

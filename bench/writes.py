@@ -24,8 +24,10 @@ def write(stage: Stage) -> Case:
         fresh[0] = table.set_column(day, "LBDY", pc.add(table.column(day), pa.scalar(next(numbers), pa.int32())))
 
     def ours(where: str) -> Contender:
-        connection = stage.server.connection(WRITTEN[where])
-        return Contender(lambda: connection.write("lb", fresh[0]), before=change, process=lambda: stage.server.process)
+        connection = stage.written_server.connection(WRITTEN[where])
+        return Contender(
+            lambda: connection.write("lb", fresh[0]), before=change, process=lambda: stage.written_server.process
+        )
 
     def encode() -> str:
         pq.write_table(table, stage.folder / "encoded.parquet")
