@@ -33,7 +33,7 @@ def column_changes(old: StoredRows, new: StoredRows) -> str:
     compared: list[str] = []
     for name in all_names(old.schema.names, new.schema.names):
         change = literal(change_of(name, old.schema.names, new.schema.names))
-        if _same_kind(name, old.schema, new.schema):
+        if same_kind(name, old.schema, new.schema):
             compared.append(f"coalesce(bool_or(before.{quoted(name)} IS DISTINCT FROM after.{quoted(name)}), false)")
             change = f"CASE WHEN rows_differ OR differs[{len(compared)}] THEN {change} END"
         known.append(f"{{'column': {literal(name)}, 'change': {change}}}")
@@ -41,17 +41,22 @@ def column_changes(old: StoredRows, new: StoredRows) -> str:
     return (
         "SELECT item.column AS column, item.change AS change, 'computed' AS basis FROM ("
         f"SELECT unnest([{', '.join(known)}]) AS item FROM ("
-        f"SELECT [{', '.join(compared)}]::BOOLEAN[] AS differs, {counts[0]} <> {counts[1]} AS rows_differ "
+        f"SELECT [{', '.join(compared)}]::BOOLEAN[] AS differs, any_value({counts[0]} <> {counts[1]}) AS rows_differ "
         f"FROM ({old.query}) AS before POSITIONAL JOIN ({new.query}) AS after)"
         ") WHERE item.change IS NOT NULL"
     )
 
 
 def row_changes(old: StoredRows, new: StoredRows) -> str:
-    """A query for the rows that only one version has, as often as it has them more."""
+    """A query for the rows that only one version has, as often as it has them more; both have the same columns."""
+    columns = ", ".join(
+        quoted(name) + ("" if same_kind(name, old.schema, new.schema) else f"::VARCHAR AS {quoted(name)}")
+        for name in new.schema.names
+    )
+    before, after = (f"SELECT {columns} FROM ({side.query})" for side in (old, new))
     return (
-        f"SELECT 'removed' AS change, * FROM (({old.query}) EXCEPT ALL ({new.query})) "
-        f"UNION ALL SELECT 'added' AS change, * FROM (({new.query}) EXCEPT ALL ({old.query}))"
+        f"SELECT 'removed' AS change, * FROM ({before} EXCEPT ALL {after}) "
+        f"UNION ALL SELECT 'added' AS change, * FROM ({after} EXCEPT ALL {before})"
     )
 
 
@@ -60,26 +65,31 @@ def keyed_changes(old: StoredRows, new: StoredRows, key: Sequence[str]) -> str:
     of one version have the same key.
     """
     keys = ", ".join(map(quoted, key))
-    same_key = " AND ".join(f"before.{quoted(name)} IS NOT DISTINCT FROM after.{quoted(name)}" for name in key)
+    texts = {
+        name: "" if same_kind(name, old.schema, new.schema) else "::VARCHAR"
+        for name in all_names(old.schema.names, new.schema.names)
+    }
+    same_key = " AND ".join(
+        f"before.{quoted(name)}{texts[name]} IS NOT DISTINCT FROM after.{quoted(name)}{texts[name]}" for name in key
+    )
     here = "datom here"
     while here in old.schema.names or here in new.schema.names:
         here += "_"
     here = quoted(here)
     columns, changed = [], []
-    for name in all_names(old.schema.names, new.schema.names):
+    for name, text in texts.items():
         column = quoted(name)
         if name not in new.schema.names:
             columns.append(f"before.{column}")
         elif name not in old.schema.names:
             columns.append(f"after.{column}")
         else:
-            cast = "" if _same_kind(name, old.schema, new.schema) else "::VARCHAR"
-            sides = f"after.{column}{cast}", f"before.{column}{cast}"
+            sides = f"after.{column}{text}", f"before.{column}{text}"
             columns.append(f"CASE WHEN after.{here} THEN {sides[0]} ELSE {sides[1]} END AS {column}")
             if name not in key:
                 changed.append(f"CASE WHEN {sides[1]} IS DISTINCT FROM {sides[0]} THEN {literal(name)} END")
     listed = f"list_filter([{', '.join(changed)}]::VARCHAR[], lambda name: name IS NOT NULL)"
-    message = literal(f"the key {', '.join(key)} names several rows of one version")
+    message = literal(f"datom_diff: several rows of one version have the same {', '.join(key)}")
     twice = " OR ".join(
         f"EXISTS (SELECT 1 FROM ({rows}) GROUP BY {keys} HAVING count(*) > 1)" for rows in (old.query, new.query)
     )
@@ -93,15 +103,19 @@ def keyed_changes(old: StoredRows, new: StoredRows, key: Sequence[str]) -> str:
     )
 
 
-def _distinct(name: str) -> str:
-    return f"before.{quoted(name)} IS DISTINCT FROM after.{quoted(name)}"
-
-
-def _same_kind(name: str, old: pa.Schema, new: pa.Schema) -> bool:
+def same_kind(name: str, old: pa.Schema, new: pa.Schema) -> bool:
     """Whether both versions have the column, with values that compare as they are."""
     if name not in old.names or name not in new.names:
         return False
     first, second = normal_type(old.field(name).type), normal_type(new.field(name).type)
     return bool(
-        first.equals(second) or (is_text(first) and is_text(second)) or (is_number(first) and is_number(second))
+        first.equals(second)
+        or (is_text(first) and is_text(second))
+        or (is_number(first) and is_number(second))
+        or (_is_moment(first) and _is_moment(second))
     )
+
+
+def _is_moment(kind: pa.DataType) -> bool:
+    """Whether values are days, or instants of no zone."""
+    return bool(pa.types.is_date(kind) or (pa.types.is_timestamp(kind) and kind.tz is None))

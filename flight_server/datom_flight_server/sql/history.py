@@ -163,14 +163,11 @@ class History:
 
     def _diff(self, call: HistoryCall) -> str:
         before, after = self._two(call)
-        key = [name.strip() for name in dict(call.options).get("key", "").split(",") if name.strip()]
         old, new = self._files.stored(before), self._files.stored(after)
-        missing = [name for name in key if name not in old.schema.names or name not in new.schema.names]
-        if missing:
-            raise _wrong(call, f'the key column "{missing[0][:80]}" is not in both versions')
+        key = _key(call, set(old.schema.names) & set(new.schema.names))
         if key:
             return keyed_changes(old, new, key)
-        if old.schema.names != new.schema.names:
+        if sorted(old.schema.names) != sorted(new.schema.names):
             raise _wrong(call, "the two versions have different columns, so their rows need a key")
         return row_changes(old, new)
 
@@ -189,14 +186,24 @@ def _records(value: Any) -> list[Mapping[str, Any]]:
 
 
 def _column_hashes(document: Mapping[str, Any]) -> dict[str, str] | None:
-    """The hash of each column as datom 0.1 recorded it, by name or in the columns' order; None when it did not."""
-    recorded = document.get("column_hashes")
-    if isinstance(recorded, dict) and recorded:
-        return {str(name): str(value) for name, value in recorded.items()}
-    names = document.get("colnames")
-    if isinstance(recorded, list) and isinstance(names, list) and len(recorded) == len(names):
-        return {str(name): str(value) for name, value in zip(names, recorded, strict=True)}
-    return None
+    """The hash of each column as datom 0.1 recorded it, by name; None when it did not."""
+    recorded = _records(document.get("column_hashes"))
+    hashes = {str(column.get("name")): str(column.get("sha")) for column in recorded if column.get("sha")}
+    return hashes if recorded and len(hashes) == len(recorded) else None
+
+
+def _key(call: HistoryCall, common: set[str]) -> list[str]:
+    """The columns that the option ``key`` names, each in both versions; SQL does not mind case."""
+    written = [names.split(",") for option, names in call.options if option == "key"]
+    if len(written) > 1:
+        raise _wrong(call, "key is given twice")
+    key = []
+    for name in (part.strip() for names in written for part in names):
+        matching = [name] if name in common else [other for other in common if other.lower() == name.lower()]
+        if len(matching) != 1:
+            raise _wrong(call, f'the key column "{name[:80]}" is not in both versions')
+        key += matching
+    return list(dict.fromkeys(key))
 
 
 def _wrong(call: HistoryCall, message: str) -> DatomError:
