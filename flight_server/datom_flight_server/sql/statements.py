@@ -124,7 +124,11 @@ class Statements:
         else:
             batches = self._results(checked, resolver, plan.as_of, is_cancelled)
         with closing(batches):
-            for batch in batches:
+            for number, batch in enumerate(batches):
+                if number == 0 and not batch.schema.equals(plan.schema):
+                    raise InvalidRequestError(
+                        "the rows are not of the schema that was planned", hint="plan the query again"
+                    )
                 yield batch.replace_schema_metadata(plan.schema.metadata)
 
     def _checked(self, query: str, parameters: pa.RecordBatch | None) -> CheckedSelect:
