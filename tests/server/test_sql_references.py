@@ -57,6 +57,11 @@ def names(parser: SelectParser, query: str) -> list[str]:
         ("PIVOT dm ON SEX IN ('F', 'M') USING count(*)", ["dm"]),
         ("UNPIVOT dm ON a, b INTO NAME n VALUE v", ["dm"]),
         ("DESCRIBE dm", ["dm"]),
+        ("SHOW dm", ["dm"]),
+        ("SHOW STUDY_001.dm", ["STUDY_001.dm"]),
+        ("SELECT * FROM (SHOW dm), lb", ["dm", "lb"]),
+        ("SELECT * FROM dm, json_each((SELECT x FROM lb))", ["dm", "lb"]),
+        ("SELECT a.split('-'), d.b.list_transform(lambda x: x + (SELECT 1 FROM lb)) FROM dm d", ["dm", "lb"]),
         ("SUMMARIZE SELECT * FROM dm", ["dm"]),
         ("SELECT sum(a) OVER (ORDER BY (SELECT 1 FROM lb)) FROM dm", ["lb", "dm"]),
         ("SELECT * FROM dm ORDER BY (SELECT max(a) FROM lb) LIMIT (SELECT 3 FROM ae)", ["lb", "ae", "dm"]),
@@ -130,6 +135,22 @@ def test_history_functions_are_found_with_their_arguments(parser: SelectParser) 
 
 
 @pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("SELECT (SELECT max(a) FROM dm), (SELECT 1 FROM dm) AS x, b FROM lb", ["(SELECT max(a) FROM dm)"]),
+        ("SELECT x FROM (SELECT EXISTS (FROM dm), 1 + 1)", ["EXISTS(SELECT * FROM dm)"]),
+        ("WITH dm AS (SELECT 1 AS a) SELECT (SELECT max(a) FROM dm)", []),
+        ("SELECT COLUMNS(*) + (SELECT max(a) FROM dm) FROM lb", []),
+        ("SELECT a, b + 1, * FROM dm", []),
+    ],
+)
+def test_columns_without_a_name_keep_the_one_they_would_have(
+    parser: SelectParser, query: str, expected: list[str]
+) -> None:
+    assert [parser.expression(column) for column in checked(parser, query).unnamed] == expected
+
+
+@pytest.mark.parametrize(
     ("query", "place"),
     [
         ("SELECT * FROM dm AT (VERSION => 'a' || 'b')", 33),
@@ -138,6 +159,13 @@ def test_history_functions_are_found_with_their_arguments(parser: SelectParser) 
         ("SELECT * FROM \"dm@8a\" AT (VERSION => '8a')", 15),
         ('SELECT * FROM "dm@"', 15),
         ('SELECT * FROM "@8a"', 15),
+        ('SELECT * FROM "my set@".dm', 15),
+        ("SELECT * FROM dm AT (VERSION => '')", 33),
+        ("SELECT a.getenv() FROM dm", 8),
+        ("SELECT upper(a).getenv() FROM dm", 17),
+        ("SELECT main.current_setting('x')", 8),
+        ("SELECT a.read_text('x') FROM dm", 8),
+        ("SELECT * FROM main.json_each('{}')", 15),
         ("SELECT * FROM a.b.c", 15),
         ("SELECT * FROM datom.a.b.c", 15),
         ("SELECT 1,\n  getenv('HOME')", 13),
