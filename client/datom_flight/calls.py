@@ -26,6 +26,9 @@ WRITE_SECONDS = 3600.0
 RETRY_SECONDS = 10.0
 """How long one server is asked again and again; what fails after more than that has been waited for enough."""
 
+CONCURRENT_LOOKUPS = 8
+"""How many tables are asked about at a time."""
+
 _MORE_ATTEMPTS = 4
 _MAX_THREADS = 64
 _LONG_ACTIONS = frozenset({"datom.validate", "datom.write_set"})
@@ -37,6 +40,9 @@ class Calls:
     Args:
         timeout: seconds for each call; None is `ACTION_SECONDS`, and `STREAM_SECONDS` for streams.
 
+    Attributes:
+        timeout: the same.
+
     Raises:
         InvalidRequestError: ``invalid_argument`` when `timeout` is not a number above 0.
     """
@@ -47,7 +53,7 @@ class Calls:
         self.replicas = replicas
         self.replicas.authorisation.token = credential.token
         self._credential = credential
-        self._timeout = timeout
+        self.timeout = timeout
         # Calls run in threads of their own, because pyarrow's cannot be interrupted: Ctrl-C ends the wait at once.
         self._threads = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="datom-flight")
 
@@ -60,6 +66,10 @@ class Calls:
         other._credential = credential
         self.replicas.authorisation.token = credential.token
         return other
+
+    def token(self) -> str | None:
+        """The token that a call would carry now; None is none. Raises what asking for one raises."""
+        return self._credential.token()
 
     def close(self) -> None:
         """Refuse calls from now on, and fail those under way."""
@@ -138,7 +148,7 @@ class Calls:
         token: str | None,
     ) -> T:
         replica = replica or self.replicas.current()
-        options = fl.FlightCallOptions(timeout=self._timeout or seconds)
+        options = fl.FlightCallOptions(timeout=self.timeout or seconds)
         # Raised outside the handlers: as a context, Flight's error would keep its frames and their batches alive.
         try:
             return self._threads.submit(self._carrying, token, call, replica, options).result()

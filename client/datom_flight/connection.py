@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 import pyarrow.flight as fl
 
 from . import text
-from .calls import Calls, concurrently
+from .calls import CONCURRENT_LOOKUPS, Calls, concurrently
+from .extras import needing
 from .origins import Pinned, one_each, pins_of
 from .pins import Pin
 from .plans import Plan
 from .protocol.errors import DatomError, InvalidRequestError, NotFoundError, StoredDataError, VersionError
 from .protocol.messages import ReadRequest
-from .protocol.names import validate_name
+from .protocol.names import format_instant, validate_name
 from .protocol.queries import SqlRequest
 from .queries import Parameters, Queries, sql_request
-from .reads import Instant, Reads, Scan, Selection
+from .reads import Instant, Reads, Scan, Selection, warn_caller
 from .results import (
     Finding,
     Findings,
@@ -40,7 +41,9 @@ from .sets import DatomSet, Member
 from .sources import RowSource
 from .uploads import upload, write_request
 
-_CONCURRENT_LOOKUPS = 8
+if TYPE_CHECKING:
+    from .drivers import AdbcConnection
+    from .views import DuckDB
 
 
 class Connection:
@@ -266,6 +269,68 @@ class Connection:
         """As `sql`, stopping before the rows move: to know their schema first, and to have them batch by batch."""
         return self._queries.scan(self._query(query, parameters, as_of, pin))
 
+    def adbc(self, *, as_of: Instant | None = None, autocommit: bool = True) -> AdbcConnection:
+        """A DBAPI connection of the stock ADBC driver, as this connection is: same server, token and project.
+
+        It lives on its own: it does not move on to another replica, and a token that `role` narrowed is not renewed.
+        Its errors are the driver's.
+
+        Args:
+            as_of: read tables as they were at that instant.
+            autocommit: False begins a transaction: all is read as of now, until ``commit()`` or ``rollback()``.
+
+        Raises:
+            InvalidRequestError: ``unsupported``: the extra ``adbc`` is not installed.
+        """
+        with needing("adbc"):
+            from .drivers import adbc_connection
+        instant = None if as_of is None else format_instant(as_of)
+        return adbc_connection(self._calls, self.project, instant, autocommit)
+
+    def duckdb(
+        self, names: Iterable[str] | None = None, *, as_of: Instant | None = None, pin: Pin | None = None
+    ) -> DuckDB:
+        """A DuckDB database in memory whose views are the project's tables, to be queried by any number of cursors.
+
+        A view fetches when it is used: the columns that the query names, and the rows that pass those of its filters
+        that the server knows. Views are ``name`` and ``PROJECT.name``, and ``"set".name`` for the tables in a set.
+        Their versions are settled now, and stay: a view's comment says which it is.
+
+        Args:
+            names: tables and sets; None is all there are (with `as_of`: that there were). Of these, one that cannot
+                be shown is left out with a `DatomWarning`.
+            as_of: the versions current at that instant, instead of now.
+            pin: the versions that the pin holds; None of `names` is then all its tables.
+
+        Raises:
+            InvalidRequestError: ``unsupported``: the extra ``duckdb`` is not installed, or DuckDB takes no such table.
+            as `read`, for one of `names`. Errors while a view is used are DuckDB's, and say what this one's would.
+        """
+        with needing("duckdb"):
+            from .views import View, member_views, open_views
+        lenient = names is None
+
+        def refused(name: str, error: DatomError) -> None:
+            if not lenient:
+                raise error
+            if as_of is None or error.code != "version_not_found":
+                warn_caller(f'there is no view of "{name}": {error}')
+
+        kinds = {} if pin is not None else {found.name: found.kind for found in self.tables()}
+        wanted = (
+            (kinds if pin is None else pin.tables) if names is None else [names] if isinstance(names, str) else names
+        )
+        tables = [name for name in dict.fromkeys(wanted) if kinds.get(name) != "set"]
+        sets = [name for name in dict.fromkeys(wanted) if kinds.get(name) == "set"]
+        home = tuple(dict.fromkeys(("main", self._project() if pin is None else pin.project)))
+        views = [View(home, name, self._select(name, as_of=as_of, pin=pin)) for name in tables]
+        for name in sets:
+            try:
+                views += member_views(self.set(name, as_of=as_of), refused)
+            except (NotFoundError, StoredDataError) as error:
+                refused(name, error)
+        return open_views(self._reads, views, refused)
+
     # Sets.
 
     def set(self, name: str, version: str | None = None, *, as_of: Instant | None = None) -> DatomSet:
@@ -450,7 +515,7 @@ class Connection:
         return self._pinned(project, selections)
 
     def _pinned(self, project: str, selections: Sequence[Selection], may_lack: bool = False) -> Pin:
-        plans = concurrently(partial(self._existing, may_lack=may_lack), selections, _CONCURRENT_LOOKUPS)
+        plans = concurrently(partial(self._existing, may_lack=may_lack), selections, CONCURRENT_LOOKUPS)
         held = {
             selection.request.table: self._reads.heeded(plan, selection).pinned(selection.request.table)
             for selection, plan in zip(selections, plans, strict=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 import pyarrow as pa
@@ -146,6 +146,21 @@ class Reads:
         self.warn(plan.warnings, selection.request.project)
         return plan
 
+    def part(
+        self, plan: Plan, table: str, columns: Sequence[str] | None, where: str | None
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows of the version that `plan` is of, as they arrive. Raises as `Connection.scan`."""
+        request = ReadRequest(
+            project=str(plan.project),
+            table=table,
+            version=plan.version,
+            columns=None if columns is None else tuple(columns),
+            where=where,
+            data_sha=None if plan.version else plan.data_sha,
+        )
+        schema = plan.schema if columns is None else pa.schema([plan.schema.field(name) for name in columns])
+        return iterate(self._calls, replace(plan, schema=schema, tickets=(request.to_json(),), rows=None))
+
     def warn(self, codes: Iterable[str], project: str) -> None:
         """Warn, once for each of `codes` and each project; to be called in the caller's own thread."""
         for code in codes:
@@ -156,13 +171,18 @@ class Reads:
             return
         self._warned.add((warning, project))
         message = _WARNINGS.get(warning, "the server attached the warning {warning} to project {project}")
-        warnings.warn(message.format(warning=f'"{warning}"', project=f'"{project}"'), DatomWarning, _caller_level())
+        warn_caller(message.format(warning=f'"{warning}"', project=f'"{project}"'))
 
 
 _WARNINGS = {
     "governance_attached": "project {project} is governed, but the server finds its data by its own settings; "
     "if the project moves, it will not notice"
 }
+
+
+def warn_caller(message: str) -> None:
+    """Warn of something that the caller of this package should know."""
+    warnings.warn(message, DatomWarning, _caller_level())
 
 
 def _caller_level() -> int:

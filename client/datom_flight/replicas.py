@@ -90,6 +90,11 @@ class Replicas:
         self._current = 0
         self._closed = False
 
+    @property
+    def root_certificates(self) -> bytes | None:
+        """The authorities that were given, as PEM; None leaves them to this machine. Raises as `current`."""
+        return None if self._root_certs is None else _pem(self._root_certs)
+
     def current(self) -> Replica:
         """The server to ask now.
 

@@ -321,6 +321,66 @@ def test_pandas_and_polars_read(conn: Any) -> None:
     assert pl.read_database(SELECT, conn, execute_options={"parameters": [60, "F"]}).height == 1
 
 
+# As the library connects it
+
+
+def test_the_library_connects_it_as_it_is_itself(server: Server) -> None:
+    with server.connect("STUDY_001") as own, own.adbc() as connection:
+        assert rows(connection, "SELECT count(*) FROM dm") == [(3,)]
+        assert connection.adbc_current_db_schema == "STUDY_001"
+        assert rows(connection, SELECT, (60, "F")) == [("01-001",)]
+        assert pd.read_sql("SELECT * FROM dm", connection)["AGE"].tolist() == [71, 64, 58]
+        connection.adbc_current_db_schema = "STUDY_002"
+        assert rows(connection, "SELECT count(*) FROM dm") == [(1,)]
+    with server.connect("STUDY_001") as own, own.adbc(as_of="2026-01-15") as connection:
+        assert rows(connection, "SELECT count(*) FROM dm") == [(2,)]
+    with server.connect() as own, own.adbc() as connection, pytest.raises(OperationalError, match="no project"):
+        rows(connection, "SELECT count(*) FROM dm")
+
+
+def test_the_library_s_connection_commits_by_itself_unless_told_otherwise(server: Server) -> None:
+    with server.connect("STUDY_W", token=server.token("developer", "STUDY_W")) as own:
+        with own.adbc() as connection:
+            assert ingest(connection, "moving", DM, "create") == 3
+            own.write("moving", DM.slice(0, 1))
+            assert rows(connection, "SELECT count(*) FROM moving") == [(1,)]
+        next_second()
+        with own.adbc(autocommit=False) as connection:
+            next_second()
+            own.write("moving", DM.slice(0, 2))
+            assert rows(connection, "SELECT count(*) FROM moving") == [(1,)]
+            connection.commit()
+            assert rows(connection, "SELECT count(*) FROM moving") == [(2,)]
+
+
+def test_the_library_s_connection_has_no_more_rights_than_it_has_itself(server: Server) -> None:
+    with (
+        server.connect("STUDY_W", token=server.token("developer", "STUDY_W"), role="reader") as own,
+        own.adbc() as connection,
+        pytest.raises(ProgrammingError, match="permission_denied"),
+    ):
+        ingest(connection, "forbidden", DM, "create")
+
+
+def test_the_library_s_connection_trusts_whom_it_trusts_itself_and_waits_no_longer(folder: Path) -> None:
+    certificate, key = write_certificate(folder / "own_tls")
+    config = write_config(
+        folder / "own_tls",
+        {"STUDY_001": {"data": f"file://{folder / 'one'}"}},
+        server={"listen": "grpc+tls://127.0.0.1:0", "certificate": str(certificate), "key": str(key)},
+    )
+    with running(config, tls_root_certs=certificate.read_bytes()) as server:
+        for trusted in (certificate.read_bytes(), str(certificate)):
+            with server.connect("STUDY_001", tls_root_certs=trusted) as own, own.adbc() as connection:
+                assert rows(connection, "SELECT count(*) FROM dm") == [(3,)]
+        with (
+            server.connect("STUDY_001", timeout=4) as own,
+            own.adbc() as connection,
+            pytest.raises(Error, match=r"(?i)deadline|timeout"),
+        ):
+            rows(connection, "SELECT count(*) FROM lb AS a, lb AS b WHERE a.LBSEQ % 7 = b.LBSEQ % 11")
+
+
 def test_the_current_catalog_and_schema_are_the_server_s(server: Server) -> None:
     with adbc(server) as connection:
         assert connection.adbc_current_catalog == "datom"
