@@ -23,7 +23,7 @@ QUERIES = queries()
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("truth")
     write_store(folder / "study", {name: [table] for name, table in study().items()})
-    write_store(folder / "tpch", {name: [table] for name, table in tpch.tables(0.1).items()})
+    write_store(folder / "tpch", {name: [table] for name, table in tpch.tables(0.1).items()}, row_group_size=50_000)
     return {"STUDY_001": folder / "study", "TPCH": folder / "tpch"}
 
 
@@ -52,7 +52,29 @@ def truth(roots: dict[str, Path]) -> Iterator[duckdb.DuckDBPyConnection]:
 
 def test_there_are_enough_of_them_and_no_two_are_the_same() -> None:
     assert len({" ".join(query.text.split()) for query in QUERIES}) == len(QUERIES) >= 300
-    assert sum(query.place.startswith("tpch") for query in QUERIES) == 22
+    assert sum(query.place.startswith("tpch:") for query in QUERIES) == 22
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "VALUES (1, 'a', 'NaN'::DOUBLE), (2, 'b', 0.0)",
+        "SELECT * FROM (VALUES (1, 'a', 'NaN'::DOUBLE), (2, 'b', 0.0::DOUBLE)) v (x, y, w)",
+        "SELECT * FROM (VALUES (1::BIGINT, 'a', 'NaN'::DOUBLE), (2, 'b', 0.0::DOUBLE)) v (x, y, z)",
+        "SELECT * FROM (VALUES (1, 'a', NULL::DOUBLE), (2, 'b', 0.0::DOUBLE)) v (x, y, z)",
+        "SELECT * FROM (VALUES (1, 'a', 'NaN'::DOUBLE), (2, 'b', -0.0::DOUBLE)) v (x, y, z)",
+        "SELECT * FROM (VALUES (1, 'a', 'NaN'::DOUBLE), (2, 'B', 0.0::DOUBLE)) v (x, y, z)",
+        "SELECT * FROM (VALUES (1, 'a', 'NaN'::DOUBLE)) v (x, y, z)",
+        "SELECT * FROM (VALUES (1, 'a', 'NaN'::DOUBLE), (2, 'b', 0.0::DOUBLE), (2, 'b', 0.0::DOUBLE)) v (x, y, z)",
+    ],
+)
+def test_a_difference_is_one(truth: duckdb.DuckDBPyConnection, other: str) -> None:
+    query = "SELECT * FROM (VALUES (1, 'a', 'NaN'::DOUBLE), (2, 'b', 0.0::DOUBLE)) v (x, y, z)"
+    found = truth.sql(query).to_arrow_table()
+    assert differences(found, truth.sql(query), True) == []
+    assert differences(found, truth.sql(f"{query} ORDER BY x DESC"), False) == []
+    assert differences(found, truth.sql(f"{query} ORDER BY x DESC"), True) != []
+    assert differences(found, truth.sql(other), False) != []
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.place)
