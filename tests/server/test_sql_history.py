@@ -445,6 +445,9 @@ def test_history_is_queried_like_any_table(sql: Sql, ids: dict[str, list[str]]) 
         (version,) for version in ids["dm"]
     ]
     assert sql.rows("SELECT (SELECT count(*) FROM datom_versions('dm')), AGE FROM dm WHERE ID = 'a'") == [(3, 1)]
+    assert sql.rows("SHOW TABLES") == sql.rows("FROM datom_tables()")
+    assert ("dm",) in sql.rows("SELECT t.name FROM (SHOW TABLES) t WHERE versions = 3")
+    assert sql.refusal("SHOW ALL TABLES").code == "sql_error"
     pins = sql.plan(f"FROM datom_diff('dm', '{ids['dm'][0]}', key := 'ID')").pins
     assert [pin.version for pin in pins] == [ids["dm"][2], ids["dm"][0]]
 

@@ -132,6 +132,8 @@ def test_history_functions_are_found_with_their_arguments(parser: SelectParser) 
         HistoryCall("datom_diff", ("dm", "8a", "77"), (("key", "A,B"),)),
         HistoryCall("datom_tables", ()),
     ]
+    for query in ("SHOW TABLES", "SELECT name FROM (SHOW TABLES) AS t"):
+        assert [site.asked for site in checked(parser, query).sites] == [HistoryCall("datom_tables", ())]
 
 
 @pytest.mark.parametrize(

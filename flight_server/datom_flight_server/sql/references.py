@@ -179,12 +179,21 @@ class _Walk:
             return True
         if kind == "TABLE_FUNCTION":
             return self._table_function(node, scope)
-        if kind == "SHOW_REF" and node.get("show_type") == "SHOW":
-            node.update(show_type="DESCRIBE", query=_all_of(_path(node, node.get("table_name"))))
-        if kind == "SHOW_REF" and not (node.get("query") and node.get("show_type") in ("DESCRIBE", "SUMMARY")):
-            raise self._refuse("SHOW is not supported", node, hint="list tables with SELECT * FROM datom_tables()")
+        if kind == "SHOW_REF":
+            return self._show(node)
         if kind == "PIVOT" and any(pivot.get("pivot_enum") for pivot in node.get("pivots") or []):
             raise self._refuse("PIVOT over a type's values is not supported", node)
+        return False
+
+    def _show(self, node: Tree) -> bool:
+        path = _path(node, node.get("table_name"))
+        if node.get("show_type") == "SHOW_SPECIAL" and path == ['"tables"']:
+            self._found.sites.append(Site(HistoryCall("datom_tables", ()), node))
+            return True
+        if node.get("show_type") == "SHOW":
+            node.update(show_type="DESCRIBE", query=_all_of(path))
+        if not (node.get("query") and node.get("show_type") in ("DESCRIBE", "SUMMARY")):
+            raise self._refuse("this SHOW is not supported", node, hint="list tables with SHOW TABLES")
         return False
 
     def _table(self, node: Tree, scope: frozenset[str]) -> None:
