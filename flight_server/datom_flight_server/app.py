@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 
+import pyarrow as pa
+
 from .auth.policy import RolePolicy
 from .auth.tokens import Tokens
 from .flight.actions import Actions
@@ -62,6 +64,9 @@ class App:
         """
         # GetSchema and Flight's own checks would send our frames and paths to callers otherwise
         sys.tracebacklimit = 0
+        if "jemalloc" in pa.supported_memory_backends():
+            # the default allocator holds on to half as much again as is kept of decoded tables
+            pa.set_memory_pool(pa.jemalloc_memory_pool())
         settings = self._settings
         if settings.server.management is not None:
             self._probes.append(
@@ -75,7 +80,7 @@ class App:
             settings.auth.secret.get_secret_value(), Role.READER if settings.auth.anonymous == "reader" else None
         )
         policy = RolePolicy()
-        payloads = Payloads(settings.cache.directory, settings.cache.disk_bytes)
+        payloads = Payloads(settings.cache.directory, settings.cache.disk_bytes, settings.cache.memory_bytes)
         writing = settings.writes
         limits = Limits(writing.max_bytes, writing.max_rows, writing.max_seconds)
         spool = Spool(settings.cache.directory, limits)

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.slow
 
 ROWS = 5_000_000
 COLUMNS = 10
-MAX_GROWTH_BYTES = 256 * 1024 * 1024
+MEMORY_BYTES = 64 * 1024 * 1024
+MAX_GROWTH_BYTES = MEMORY_BYTES + 192 * 1024 * 1024
 
 
 def large_table() -> pa.Table:
@@ -74,7 +75,8 @@ def test_one_stream_of_five_million_rows_takes_little_memory(
         project = s3.settings(f"large-{groups}")
     else:
         project = {"data": f"file://{store / groups}"}
-    with running(write_config(tmp_path, {"STUDY_001": project})) as server, server.raw() as client:
+    config = write_config(tmp_path, {"STUDY_001": project}, cache={"memory_bytes": MEMORY_BYTES})
+    with running(config) as server, server.raw() as client:
         options = server.call_options(seconds=120)
         # What the first read of all loads once is not the stream's.
         client.do_get(flight.Ticket(b'{"project":"STUDY_001","table":"dm"}'), options).read_all()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,23 @@ from datom_flight_server.versions.payloads import Payloads
 from datom_flight_server.versions.tables import MAX_BATCH_BYTES, Selection, StoredTable
 
 DATA_SHA = "ab" * 32
+MIB = 1024 * 1024
 
 
-def stored(folder: Path, table: pa.Table, **options: Any) -> StoredTable:
+def stored(folder: Path, table: pa.Table, memory_bytes: int = 256 * MIB, **options: Any) -> StoredTable:
     """`table` as a verified payload of the cache in `folder`."""
+    return opener(folder, table, memory_bytes, **options)()
+
+
+def opener(folder: Path, table: pa.Table, memory_bytes: int = 256 * MIB, **options: Any) -> Callable[[], StoredTable]:
+    """What opens `table` as a verified payload of the cache in `folder`."""
     payload = folder / "store" / "datom" / "t" / f"{DATA_SHA}.parquet"
     payload.parent.mkdir(parents=True)
     pq.write_table(table, payload, **options)
     sha = hashlib.sha256(payload.read_bytes()).hexdigest()
     found = TableVersion("P", "t", Kind.TABLE, "cd" * 32, DATA_SHA, sha)
-    return StoredTable.open(Payloads(folder / "cache", 10**9), LocalStore(folder / "store"), found)
+    payloads = Payloads(folder / "cache", 10**9, memory_bytes)
+    return lambda: StoredTable.open(payloads, LocalStore(folder / "store"), found)
 
 
 def rows_of(table: StoredTable, **selection: Any) -> pa.Table:
@@ -157,3 +166,58 @@ def test_what_is_not_parquet_is_unreadable_and_says_no_path(tmp_path: Path) -> N
         StoredTable.open(Payloads(tmp_path / "cache", 10**9), LocalStore(tmp_path / "store"), found)
     assert refused.value.code == "document_unreadable"
     assert str(tmp_path) not in str(refused.value)
+
+
+def test_what_was_read_once_is_read_again_from_memory(tmp_path: Path, numbers: pa.Table) -> None:
+    opened = opener(tmp_path, numbers, row_group_size=999)
+    with opened() as table:
+        assert rows_of(table).equals(numbers)
+    shutil.rmtree(tmp_path / "cache")
+    shutil.rmtree(tmp_path / "store")
+    with opened() as table:
+        assert rows_of(table).equals(numbers)
+        assert rows_of(table, columns=("text",)).equals(numbers.select(["text"]))
+        assert rows_of(table, limit=1500).equals(numbers.slice(0, 1500))
+        found = rows_of(table, columns=("text",), predicate=pc.field("n") == 5_500, predicate_columns=("n",))
+        assert found.to_pydict() == {"text": ["row 5500"]}
+        assert table.schema.names == numbers.column_names
+        assert table.size_bytes > 0
+
+
+def test_memory_without_room_for_a_table_gives_the_same_rows(tmp_path: Path, numbers: pa.Table) -> None:
+    with stored(tmp_path, numbers, memory_bytes=1, row_group_size=999) as table:
+        for _ in range(2):
+            assert rows_of(table).equals(numbers)
+
+
+def test_a_table_that_decodes_to_far_more_than_its_first_rows_promise_comes_whole(tmp_path: Path) -> None:
+    longer = "x" * 20_000
+    texts = ["short"] * 2_000 + [longer] * 20_000
+    with stored(tmp_path, pa.table({"text": texts}), memory_bytes=MIB) as table:
+        rows = characters = 0
+        for batch in table.batches(Selection()):
+            rows += batch.num_rows
+            characters += pc.sum(pc.utf8_length(batch.column("text"))).as_py()
+            assert batch.num_rows == 1 or pa.ipc.get_record_batch_size(batch) <= MAX_BATCH_BYTES
+    assert (rows, characters) == (22_000, 2_000 * 5 + 20_000 * 20_000)
+
+
+def test_rows_on_their_way_still_come_when_the_table_is_closed(tmp_path: Path, numbers: pa.Table) -> None:
+    with stored(tmp_path, numbers, row_group_size=999) as table:
+        batches = table.batches(Selection())
+        first = next(batches)
+    assert pa.Table.from_batches([first, *batches]).equals(numbers)
+
+
+def test_batches_of_a_run_share_their_dictionaries_and_are_neither_small_nor_large(tmp_path: Path) -> None:
+    levels = pa.array([f"level {number}" for number in range(1_000)])
+    codes = pa.array([number % 1_000 for number in range(3_000_000)], pa.int32())
+    factor = pa.table({"f": pa.DictionaryArray.from_arrays(codes, levels), "n": codes})
+    with stored(tmp_path, factor) as table:
+        runs = list(table.runs(Selection()))
+        assert rows_of(table).equals(factor)
+    for run in runs:
+        assert len({batch.column(0).dictionary.buffers()[2].address for batch in run}) == 1
+    sizes = [pa.ipc.get_record_batch_size(batch) for run in runs for batch in run]
+    assert max(sizes) <= MAX_BATCH_BYTES
+    assert sum(size < MIB for size in sizes) <= 1, "the last one may be"

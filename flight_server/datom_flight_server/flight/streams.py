@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -72,43 +72,38 @@ def table_stream(table: StoredTable, selection: Selection, streams: Streams) -> 
     Closes `table` when it ends, however it ends.
     """
     schema = table.schema_of(selection.columns)
-    with table:
-        yield from row_stream(schema, table.batches(selection), streams, table.version.version, table.version.data_sha)
+    with table, closing(table.runs(selection)) as runs:
+        yield from _stream(schema, runs, streams, table.version.version, table.version.data_sha)
 
 
 def row_stream(
     schema: pa.Schema,
     batches: Iterator[pa.RecordBatch],
     streams: Streams,
-    version: str | None = None,
-    data_sha: str = "",
 ) -> Generator[Any, None, None]:
-    """What a `GeneratorStream` sends for these `batches`: them, then the empty batch with the end record.
+    """What a `GeneratorStream` sends for these `batches`, which are of no one version, and their end record."""
+    return _stream(schema, ([batch] for batch in batches), streams, None, "")
 
-    Args:
-        version, data_sha: what the end record says that the rows are of; nothing where they are of no one version.
-    """
-    has_dictionaries = any(_holds_dictionary(field.type) for field in schema)
+
+def _stream(
+    schema: pa.Schema, runs: Iterable[list[pa.RecordBatch]], streams: Streams, version: str | None, data_sha: str
+) -> Generator[Any, None, None]:
     rows = 0
     last = None
     with streams.running():
-        for batch in batches:
+        for run in runs:
             streams.check()
-            yield _with_dictionaries(batch) if has_dictionaries else batch
-            rows += batch.num_rows
-            last = batch
+            # a reader is sent without the interpreter's lock, and with the dictionaries of its first batch; a plain
+            # batch goes out without any
+            yield pa.RecordBatchReader.from_batches(run[0].schema, run)
+            rows += sum(batch.num_rows for batch in run)
+            last = run[-1].slice(0, 0)
         if last is None:
             last = pa.record_batch([pa.nulls(0, field.type) for field in schema], schema=schema)
-            if has_dictionaries:
-                yield _with_dictionaries(last)
-        end = EndRecord(rows, version, data_sha)
+            if any(_holds_dictionary(field.type) for field in schema):
+                yield pa.RecordBatchReader.from_batches(schema, [last])
         # of the last batch, so that its dictionaries stay the ones last sent
-        yield last.slice(0, 0), end.to_json()
-
-
-def _with_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatchReader:
-    # a plain batch in a GeneratorStream goes out without its dictionaries, a reader's does not
-    return pa.RecordBatchReader.from_batches(batch.schema, [batch])
+        yield last, EndRecord(rows, version, data_sha).to_json()
 
 
 def _holds_dictionary(type_: pa.DataType) -> bool:

@@ -59,7 +59,7 @@ class Files:
             with StoredTable.open(self._payloads, store, found) as table:
                 schema = table.schema
             target = self._next()
-            self._payloads.link(store, key, found.object_sha, target)
+            self._payloads.find(store, key, found.object_sha).link(target)
             self._stored[place] = StoredRows(_rows(target, schema), schema)
         return self._stored[place]
 

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from datom_flight.protocol.errors import DatomError, InvalidRequestError
 
 from ..metadata import layout
 from ..model import Kind, TableVersion
 from ..storage.base import ObjectStore
-from .payloads import Payloads
+from .decoder import Batches
+from .parquet import ParquetObject
+from .payloads import Payload, Payloads
 
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 """Of IPC, for a batch of more than one row."""
 
-_DECODE_BYTES = 6 * 1024 * 1024
-_SAMPLE_ROWS = 1024
-_FILTERED_ROWS = 64 * 1024
-"""At once: what a predicate computes on the way may take 1 KiB a row."""
-_READ_BUFFER_BYTES = 64 * 1024 * 1024
-_MAX_COLUMN_BUFFER_BYTES = 1024 * 1024
-_MIN_COLUMN_BUFFER_BYTES = 16 * 1024
 _ENDPOINT_ROWS = 1_000_000
 _ENDPOINT_BYTES = 64 * 1024 * 1024
 _MAX_ENDPOINTS = 64
+_FILTERED_ROWS = 64 * 1024
+"""At once: what a predicate computes on the way may take 1 KiB a row."""
+_MAX_COLUMN_IPC_BYTES = 512
+"""What a column adds to a batch beside its values: its description, and the padding of its buffers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +52,13 @@ class Selection:
 
 
 class StoredTable:
-    """An open, verified parquet object of one version. Closed by the caller, or as a context manager."""
+    """The stored rows of one version, verified. Closed by the caller, or as a context manager."""
 
-    def __init__(self, found: TableVersion, file: pa.NativeFile) -> None:
+    def __init__(self, found: TableVersion, payload: Payload) -> None:
         self.version = found
-        self._file = file
-        try:
-            self._metadata = pq.read_metadata(file)
-            self._stored_schema: pa.Schema = self._metadata.schema.to_arrow_schema()
-        except (pa.ArrowException, OSError) as error:
-            file.close()
-            raise _unreadable(found, error) from None
-        self.schema = _identified(self._stored_schema, found)
+        with _readable(found):
+            self._parquet = ParquetObject(payload)
+        self.schema = _identified(self._parquet.footer.schema, found)
 
     @classmethod
     def open(cls, payloads: Payloads, store: ObjectStore, found: TableVersion) -> StoredTable:
@@ -77,7 +70,7 @@ class StoredTable:
         """
         key = layout.payload_key(found.table, Kind.TABLE, found.data_sha)
         try:
-            return cls(found, payloads.open(store, key, found.object_sha))
+            return cls(found, payloads.find(store, key, found.object_sha))
         except DatomError as error:
             if error.code != "not_found":
                 raise
@@ -94,23 +87,23 @@ class StoredTable:
         self.close()
 
     def close(self) -> None:
-        """Release the file."""
-        self._file.close()
+        """Let go of the file; rows on their way still come."""
+        self._parquet.close()
 
     @property
     def num_rows(self) -> int:
         """Rows of the whole table."""
-        return int(self._metadata.num_rows)
+        return int(self._parquet.footer.metadata.num_rows)
 
     @property
     def num_row_groups(self) -> int:
         """Row groups of the stored file; a table may have none."""
-        return int(self._metadata.num_row_groups)
+        return len(self._parquet.footer.group_rows)
 
     @property
     def size_bytes(self) -> int:
         """Of the stored parquet object."""
-        return int(self._file.size())
+        return self._parquet.footer.size_bytes
 
     def schema_of(self, columns: Sequence[str] | None) -> pa.Schema:
         """The schema of these columns, in this order, as streams have it.
@@ -144,10 +137,10 @@ class StoredTable:
         enough = max(1, -(-end // _MAX_ENDPOINTS))
         ranges = []
         first = rows = size = 0
-        for index in range(end):
-            group = self._metadata.row_group(index)
-            rows += group.num_rows
-            size += group.total_byte_size
+        footer = self._parquet.footer
+        for index, (group_rows, group_bytes) in enumerate(zip(footer.group_rows, footer.group_bytes, strict=True)):
+            rows += group_rows
+            size += group_bytes
             if (rows >= _ENDPOINT_ROWS or size >= _ENDPOINT_BYTES) and index + 1 - first >= enough:
                 ranges.append((first, index + 1))
                 first, rows, size = index + 1, 0, 0
@@ -155,68 +148,71 @@ class StoredTable:
             ranges.append((first, end))
         return ranges
 
-    def batches(self, selection: Selection) -> Iterator[pa.RecordBatch]:
-        """The selected rows in file order, in batches of at most `MAX_BATCH_BYTES` of IPC or one row.
+    def batches(self, selection: Selection) -> Batches:
+        """The rows of `selection`, in file order, each batch of ``schema_of(selection.columns)``; see `runs`."""
+        with closing(self.runs(selection)) as runs:
+            for run in runs:
+                yield from run
 
-        Memory is bounded by a few batches, whatever the table's size.
+    def runs(self, selection: Selection) -> Generator[list[pa.RecordBatch], None, None]:
+        """The rows of `selection`, in file order; batches of one list share their dictionaries.
+
+        Each batch is of ``schema_of(selection.columns)`` and keeps to `MAX_BATCH_BYTES`. Memory is bounded, whatever
+        the table's size.
 
         Raises:
             DatomError: ``invalid_argument`` where the predicate cannot be computed for a row; ``document_unreadable``.
         """
         schema = self.schema_of(selection.columns)
         left = self.num_rows if selection.limit is None else selection.limit
-        try:
-            for decoded in self._decoded(selection):
+        with _readable(self.version, selection.predicate), closing(self._decoded(selection)) as decoded:
+            for chunk in decoded:
+                run: list[pa.RecordBatch] = []
+                for part in [chunk] if selection.predicate is None else _filtered(chunk, selection.predicate):
+                    batch = part.select(schema.names).slice(0, left).replace_schema_metadata(schema.metadata)
+                    left -= batch.num_rows
+                    run += cut(batch)
+                if run:
+                    yield run
                 if left <= 0:
                     return
-                batch = decoded
-                if selection.predicate is not None:
-                    batch = batch.filter(selection.predicate)
-                batch = batch.select(schema.names).slice(0, left).replace_schema_metadata(schema.metadata)
-                left -= batch.num_rows
-                yield from cut(batch)
-        except pa.ArrowException as error:
-            if selection.predicate is None:
-                raise _unreadable(self.version, error) from None
-            raise InvalidRequestError(f"where cannot be computed for some row: {_first_line(error)}") from None
-        except OSError as error:
-            raise _unreadable(self.version, error) from None
 
-    def _decoded(self, selection: Selection) -> Iterator[pa.RecordBatch]:
-        row_groups = self._row_groups(selection)
-        if not row_groups or selection.limit == 0:
+    def _decoded(self, selection: Selection) -> Batches:
+        groups = self._row_groups(selection)
+        if selection.limit == 0:
             return
-        wanted = list(selection.columns) if selection.columns is not None else list(self.schema.names)
-        columns = [*wanted, *(name for name in selection.predicate_columns if name not in set(wanted))]
-        buffer_bytes = min(_MAX_COLUMN_BUFFER_BYTES, max(_MIN_COLUMN_BUFFER_BYTES, _READ_BUFFER_BYTES // len(columns)))
-        file = pq.ParquetFile(self._file, metadata=self._metadata, buffer_size=buffer_bytes, pre_buffer=False)
-        rows = self._rows_per_batch(file, row_groups, columns)
-        if selection.predicate is not None:
-            rows = min(rows, _FILTERED_ROWS)
-        elif selection.limit is not None:
-            rows = min(rows, selection.limit)
-        # a dotted name selects nested columns too; `select` in the caller drops what was not asked for
-        yield from file.iter_batches(batch_size=rows, row_groups=row_groups, columns=columns)
+        columns = selection.columns or tuple(self.schema.names)
+        columns = (*columns, *(name for name in selection.predicate_columns if name not in set(columns)))
+        if selection.limit is None or selection.limit >= self.num_rows:
+            yield from self._parquet.rows(groups, columns)
+        else:
+            yield from self._parquet.first_rows(groups, columns, selection.limit)
 
     def _row_groups(self, selection: Selection) -> list[int]:
         first, end = selection.row_groups or (0, self.num_row_groups)
         if end > self.num_row_groups:
             raise InvalidRequestError(f'row_groups end at {end}, "{self.version.table}" has {self.num_row_groups}')
-        row_groups = list(range(first, end))
-        if selection.pruning is None or not row_groups:
-            return row_groups
-        fragment = ds.ParquetFileFormat().make_fragment(self._file, row_groups=row_groups)
-        matching = fragment.subset(selection.pruning, schema=self._stored_schema)
-        return [group.id for group in matching.row_groups]
+        groups = list(range(first, end))
+        return groups if selection.pruning is None else self._parquet.matching(groups, selection.pruning)
 
-    def _rows_per_batch(self, file: pq.ParquetFile, row_groups: list[int], columns: list[str]) -> int:
-        total = sum(int(self._metadata.row_group(index).num_rows) for index in row_groups)
-        if total <= _SAMPLE_ROWS:
-            return max(1, total)
-        sample = next(file.iter_batches(batch_size=_SAMPLE_ROWS, row_groups=row_groups[:1], columns=columns), None)
-        if sample is None:
-            return _SAMPLE_ROWS
-        return max(1, int(_DECODE_BYTES * sample.num_rows // max(1, sample.nbytes)))
+
+def _filtered(chunk: pa.RecordBatch, predicate: pc.Expression) -> list[pa.RecordBatch]:
+    """The rows of `chunk` for which `predicate` is true; few are put together."""
+    parts = [chunk.slice(start, _FILTERED_ROWS).filter(predicate) for start in range(0, chunk.num_rows, _FILTERED_ROWS)]
+    return parts if sum(part.num_rows for part in parts) > _FILTERED_ROWS else [pa.concat_batches(parts)]
+
+
+@contextmanager
+def _readable(found: TableVersion, predicate: pc.Expression | None = None) -> Iterator[None]:
+    """Around the decoding of a stored table, and the computing of `predicate`: their errors as ours."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        if predicate is None:
+            raise _unreadable(found, error) from None
+        raise InvalidRequestError(f"where cannot be computed for some row: {_first_line(error)}") from None
+    except OSError as error:
+        raise _unreadable(found, error) from None
 
 
 def _identified(schema: pa.Schema, found: TableVersion) -> pa.Schema:
@@ -229,12 +225,19 @@ def cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """`batch` in slices that keep to `MAX_BATCH_BYTES`; no slice has no rows, nothing is copied."""
     if batch.num_rows == 0:
         return
-    if batch.num_rows == 1 or pa.ipc.get_record_batch_size(batch) <= MAX_BATCH_BYTES:
+    if batch.num_rows == 1 or _fits(batch):
         yield batch
         return
     half = batch.num_rows // 2
     yield from cut(batch.slice(0, half))
     yield from cut(batch.slice(half))
+
+
+def _fits(batch: pa.RecordBatch) -> bool:
+    # what can be said without writing it out: values, and their description
+    if batch.nbytes + batch.num_columns * _MAX_COLUMN_IPC_BYTES <= MAX_BATCH_BYTES:
+        return True
+    return bool(pa.ipc.get_record_batch_size(batch) <= MAX_BATCH_BYTES)
 
 
 def _listed(names: Sequence[str], most: int = 40) -> str:
