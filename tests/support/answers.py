@@ -40,7 +40,7 @@ def code_of(error: BaseException) -> str:
         assert known.code in CODES
         assert known.message
         return known.code
-    words: list[str] = [word for word in re.findall(r"(?:^|: )([a-z_]+)(?=: )", str(error)) if word in CODES]
+    words: list[str] = [word for word in re.findall(r"(?:^|[:\]] )([a-z_]+)(?=: )", str(error)) if word in CODES]
     assert words, f"no code in {error!r}"
     return words[0]
 

@@ -80,6 +80,9 @@ def _value(scalar: pa.Scalar, name: str) -> Tree:
     if isinstance(value, bool):
         return _constant("BOOLEAN", "true" if value else "false")
     if isinstance(value, str):
+        if "\0" in value:
+            # the text of a query ends there
+            raise DatomError.of("invalid_argument", f'parameter "{name}" holds a NUL character')
         return _constant("STRING", value)
     if isinstance(value, int):
         return _cast(str(value), _INTEGERS.get(str(kind), "BIGINT"))

@@ -28,6 +28,7 @@ _NOTICE_SECONDS = 0.25
 """Within which a query ends whose caller went away."""
 _CLOSE_SECONDS = 5
 """For processes that are being started while the engine is closed."""
+_BROKEN = ("InternalException", "FatalException")
 _OUT_OF_MEMORY = ("OutOfMemoryException", "MemoryError", "ArrowMemoryError")
 
 
@@ -90,11 +91,16 @@ class Engine:
         self._changed = threading.Condition()
         self._idle: deque[Process] = deque()
         self._busy: set[_Turn] = set()
+        self._starting = False
         self._closed = False
 
     def start(self) -> None:
-        """Have a process ready soon, before the first query asks for one."""
-        threading.Thread(target=self._warm_up, name="first query process", daemon=True).start()
+        """Have a process ready soon, before the next query asks for one."""
+        with self._changed:
+            if self._closed or self._idle or self._starting:
+                return
+            self._starting = True
+        threading.Thread(target=self._start_process, name="query process", daemon=True).start()
 
     def close(self) -> None:
         """End all queries and their processes. Queries that run are ``unavailable``, and so are new ones."""
@@ -107,7 +113,9 @@ class Engine:
                     turn.process.terminate()
             self._changed.notify_all()
         with self._changed:
-            self._changed.wait_for(lambda: all(turn.process for turn in self._busy), _CLOSE_SECONDS)
+            self._changed.wait_for(
+                lambda: not self._starting and all(turn.process for turn in self._busy), _CLOSE_SECONDS
+            )
         shutil.rmtree(self._directory, ignore_errors=True)
         if self._lock >= 0:
             os.close(self._lock)
@@ -168,10 +176,19 @@ class Engine:
         if size > self._limits.result_bytes:
             raise _too_much(f"the result has more than {self._limits.result_bytes} bytes")
 
-    def _warm_up(self) -> None:
-        # what keeps it from starting, the first query is told
-        with suppress(DatomError), self._turn(""):
-            pass
+    def _start_process(self) -> None:
+        process = None
+        # what keeps it from starting, the next query is told
+        with suppress(DatomError):
+            process = Process(self._directory, self._process_limits)
+        with self._changed:
+            self._starting = False
+            if process is not None and not self._closed and len(self._idle) + len(self._busy) < self._limits.concurrent:
+                self._idle.append(process)
+                process = None
+            self._changed.notify_all()
+        if process is not None:
+            process.close()
 
     @contextmanager
     def _turn(self, caller: str, is_cancelled: Callable[[], bool] = lambda: False) -> Iterator[_Turn]:
@@ -195,21 +212,23 @@ class Engine:
                 if kept is not None:
                     self._idle.append(kept)
                 self._changed.notify_all()
-            if kept is None and turn.process is not None:
-                turn.process.close()
+            if kept is None:
+                self.start()
+                if turn.process is not None:
+                    turn.process.close()
 
     def _admitted(self, caller: str, is_cancelled: Callable[[], bool]) -> _Turn:
         """A turn, with an idle process if there is one."""
         deadline = self._clock() + self._limits.queue_seconds
         with self._changed:
-            while not self._closed and (busy := self._crowd(caller)):
-                self._give_up_stalled()
-                left = deadline - self._clock()
-                if left <= 0:
-                    raise UnavailableError(busy, code="overloaded", hint="try again later")
+            while not self._closed and ((busy := self._crowd(caller)) or (self._starting and not self._idle)):
+                if busy:
+                    self._give_up_stalled()
+                    if self._clock() >= deadline:
+                        raise UnavailableError(busy, code="overloaded", hint="try again later")
                 if is_cancelled():
                     raise _cancelled()
-                self._changed.wait(min(left, _NOTICE_SECONDS))
+                self._changed.wait(_NOTICE_SECONDS)
             if self._closed:
                 raise _stopping()
             turn = _Turn(self._limits, self._clock, caller, is_cancelled, self._ready_process())
@@ -355,6 +374,9 @@ class _Turn:
             # what the allocator kept of it would be missing for the next query
             self._healthy = False
             return _too_much(f"the query needs more than {self._limits.memory_bytes} bytes of memory")
+        if told["kind"] in _BROKEN:
+            # DuckDB refuses or half does all that follows
+            self._healthy = False
         if told["kind"] == worker.RowTooLarge.__name__:
             return _too_much(message)
         return DatomError.of("sql_error", message, hint="")
