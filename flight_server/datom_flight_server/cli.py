@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import re
 import signal
 import sys
@@ -24,6 +23,7 @@ from datom_flight.protocol.names import validate_name
 from .listening import refuse_taken
 from .model import Principal, Role
 from .settings import Settings, SettingsError, load_auth
+from .signals import Signals
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -130,11 +130,11 @@ def _serve(settings: Settings) -> None:
         url = app.start()
     except OSError as error:
         raise DatomError.of("unavailable", f"the server cannot start: {error}", hint="") from None
-    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for number in (*_STOP_SIGNALS, signal.SIGHUP):
-        signal.signal(number, lambda number, _: signals.put(number))
+    signals = Signals((*_STOP_SIGNALS, signal.SIGHUP))
     click.echo(f"listening on {url}")
-    while signals.get() == signal.SIGHUP:
+    for number in signals:
+        if number in _STOP_SIGNALS:
+            break
         app.refresh()
     for number in _STOP_SIGNALS:
         signal.signal(number, lambda number, _: _end(128 + number))
