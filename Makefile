@@ -25,8 +25,9 @@ demo: $(VENV)/run.stamp
 serve: $(VENV)/run.stamp
 	@exec $(BIN)/datom-flight-server demo --dir demo-data
 
+# Files are shared out to two processes, the long ones first come.
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/check.stamp
 	$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 
 from support.s3 import s3
@@ -11,3 +12,8 @@ __all__ = ["s3"]
 # The same examples on every run: a failure here is a failure everywhere, and no test fails for its time.
 settings.register_profile("datom", derandomize=True, database=None, deadline=None)
 settings.load_profile("datom")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first, so that of several processes none is left with one of them at the end."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)

@@ -44,6 +44,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         yield empty_place(tmp_path / "place", PROJECT, s3, server.url)
 
 
+@pytest.mark.timeout(900)
 def test_two_servers_and_an_engineer_write_at_once(place: Place, tmp_path: Path) -> None:
     config = [write_config(tmp_path / f"server{number}", {PROJECT: place.settings}) for number in range(SERVERS)]
     with running(config[0]) as first:
