@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 
-import pyarrow as pa
-
 from .auth.policy import RolePolicy
 from .auth.tokens import Tokens
 from .flight.actions import Actions
@@ -64,9 +62,6 @@ class App:
         """
         # GetSchema and Flight's own checks would send our frames and paths to callers otherwise
         sys.tracebacklimit = 0
-        if "jemalloc" in pa.supported_memory_backends():
-            # the default allocator holds on to half as much again as is kept of decoded tables
-            pa.set_memory_pool(pa.jemalloc_memory_pool())
         settings = self._settings
         if settings.server.management is not None:
             self._probes.append(
