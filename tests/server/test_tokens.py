@@ -13,8 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from datom_flight.protocol.errors import AuthenticationError, InvalidRequestError, PermissionDeniedError
-from datom_flight_server.auth.tokens import ISSUER, Tokens
+from datom_flight_server.auth.tokens import ISSUER, LEEWAY, Tokens
 from datom_flight_server.model import Principal, Role
+from support.server import await_condition
 
 SECRET = "a signing secret of thirty-two bytes or more"
 ANN = Principal("ann", Role.DEVELOPER, frozenset({"STUDY_001", "STUDY (2)"}))
@@ -69,6 +70,21 @@ def test_an_expired_token_says_so() -> None:
     now = int(datetime.now(UTC).timestamp())
     error = refusal(jwt.encode(claims(iat=now - 120, exp=now - 60), SECRET, algorithm="HS256"))
     assert error.message == "the token has expired"
+
+
+def test_a_token_expires_though_it_was_good_before() -> None:
+    tokens, now = Tokens(SECRET), int(datetime.now(UTC).timestamp())
+    token = jwt.encode(claims(iat=now - 60, exp=now - int(LEEWAY.total_seconds()) + 2), SECRET, algorithm="HS256")
+    assert tokens.verify(token).name == "ann"
+
+    def is_refused() -> bool:
+        try:
+            tokens.verify(token)
+        except AuthenticationError as error:
+            return error.message == "the token has expired"
+        return False
+
+    await_condition(is_refused, 30, "the token has expired")
 
 
 def test_a_clock_a_little_behind_does_not_matter() -> None:
