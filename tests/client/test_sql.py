@@ -184,7 +184,7 @@ def test_parameters_of_other_types_keep_their_values(
         assert batch.column(1).to_pylist() == [value]
 
 
-@pytest.mark.parametrize("parameters", ["ALT", b"ALT", 65, [object()], [2**200], {"a": object()}], ids=str)
+@pytest.mark.parametrize("parameters", ["ALT", b"ALT", 65, [object], [2**200], {"a": object}], ids=str)
 def test_parameters_that_cannot_be_sent_are_refused(server: WireServer, conn: Connection, parameters: Any) -> None:
     assert refusal(lambda: conn.sql(QUERY, parameters)).code == "invalid_argument"
     assert gets(server) == 0
