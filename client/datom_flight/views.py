@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from .calls import CONCURRENT_LOOKUPS, concurrently
-from .expressions import split
+from .conditions import split
 from .plans import Plan
 from .protocol.errors import DatomError, InvalidRequestError, NotFoundError, StoredDataError
 from .reads import Reads, Selection

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datom_flight.expressions import MAX_PARTS, MAX_VALUES, split
+from datom_flight.conditions import MAX_PARTS, MAX_VALUES, split
 
 NOON = datetime(2026, 1, 15, 12, 30, 0, 123000)
 TABLE = pa.table(
@@ -149,10 +149,18 @@ def test_a_condition_stays_of_a_size_that_the_server_takes() -> None:
     assert str(both.rest) == str(many)
     long = pc.field("text") == "x" * 200_000
     assert split(long, TABLE.schema).where is None
-    deep = N == 0
-    for _ in range(2000):
-        deep = ~deep
-    assert split(deep, TABLE.schema).rest is deep
+
+
+@pytest.mark.parametrize("depth", [50, 200, 320, 450, 700, 2000])
+def test_a_filter_of_any_depth_is_split(depth: int) -> None:
+    deep, chain = pc.field("n") == 0, pc.field("n") == 0
+    for number in range(depth):
+        deep, chain = ~deep, chain | (pc.field("n") == number)
+    for expression in (deep, chain):
+        parts = split(expression & (N > 1), TABLE.schema)
+        assert parts.where is not None or parts.rest is not None
+        if depth == 50:
+            assert parts.rest is None
 
 
 CONSTANTS: dict[str, Any] = {
