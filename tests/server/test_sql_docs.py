@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from datom_flight_server.settings import SqlSettings
 from datom_flight_server.sql.allowed import TABLE_FUNCTIONS
 from datom_flight_server.sql.history import USAGE
+from datom_flight_server.sql.selects import MAX_BRACKETS, MAX_DEPTH, MAX_TEXT_BYTES, MAX_TOKENS
+from datom_flight_server.sql.worker import MAX_ROW_BYTES
 from support.expected import STORES
 from support.sql import Sql, serving
 
@@ -93,3 +99,22 @@ def test_the_columns_of_history_are_those_described(sql: Sql, name: str, columns
 )
 def test_what_is_said_to_be_refused_is(sql: Sql, query: str) -> None:
     assert sql.refusal(query).code == "sql_error"
+
+
+def test_the_limits_are_those_of_the_settings_and_of_the_parser() -> None:
+    named = set(re.findall(r"`sql\.(\w+)`", PAGE))
+    assert named == set(SqlSettings.model_fields) - {"threads"}
+    text = (
+        f"{MAX_TEXT_BYTES // 1024} KiB, {MAX_TOKENS:,} words, {MAX_BRACKETS} nested brackets, {MAX_DEPTH} nested parts"
+    )
+    assert text in PAGE
+    assert f"{MAX_ROW_BYTES // 2**20} MiB for one row" in PAGE
+
+
+@pytest.mark.parametrize(
+    ("written", "value", "type_"),
+    [("?", "x", "VARCHAR"), ("$1", pa.scalar(1, pa.int32()), "INTEGER"), ("$d", date(2026, 1, 15), "DATE")],
+)
+def test_a_parameter_has_the_type_of_its_value(sql: Sql, written: str, value: Any, type_: str) -> None:
+    row = pa.record_batch({written.strip("$?") or "1": pa.array([value])})
+    assert sql.rows(f"SELECT typeof({written}), count(*) > 0 FROM dm", parameters=row) == [(type_, True)]

@@ -31,7 +31,7 @@ READY, SCHEMA, BATCH, END, FAILED = b"R", b"S", b"B", b"Z", b"E"
 
 _BATCH_BYTES = 3 * 1024 * 1024
 _MAX_BATCH_BYTES = 4 * 1024 * 1024
-_MAX_ROW_BYTES = 64 * 1024 * 1024
+MAX_ROW_BYTES = 64 * 1024 * 1024
 """The server holds a few rows at a time, whatever they are."""
 _VECTOR_ROWS = 2048
 _VALUE_BYTES = 16
@@ -211,8 +211,8 @@ def _cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         half = batch.num_rows // 2
         yield from _cut(batch.slice(0, half))
         yield from _cut(batch.slice(half))
-    elif size > _MAX_ROW_BYTES:
-        raise RowTooLarge(f"a row of the result has {size} bytes, at most {_MAX_ROW_BYTES} are sent")
+    elif size > MAX_ROW_BYTES:
+        raise RowTooLarge(f"a row of the result has {size} bytes, at most {MAX_ROW_BYTES} are sent")
     else:
         yield batch
 
