@@ -98,6 +98,12 @@ def computing(pid: int) -> bool:
     return ticks / os.sysconf("SC_CLK_TCK") > 2
 
 
+def resident_bytes(pid: int, key: str = "VmRSS") -> int:
+    """Its memory now, or at its most."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(key)]
+    return int(line.split()[1]) * 1024
+
+
 @pytest.mark.parametrize(
     ("query", "code", "told"),
     [
@@ -254,6 +260,17 @@ def test_the_first_query_takes_the_process_that_was_started_for_it(make: Make, t
     await_condition(lambda: str(tmp_path) in "".join(map(_command, workers())), PATIENCE, "a process is started")
     pid = worker_of(tmp_path)
     assert values(engine, "SELECT 1") == [1]
+    assert worker_of(tmp_path) == pid
+
+
+def test_memory_is_given_back_when_no_query_runs(make: Make, tmp_path: Path) -> None:
+    engine = make(memory_bytes=2**29)
+    assert values(engine, "SELECT 1") == [1]
+    pid = worker_of(tmp_path)
+    few, most = resident_bytes(pid), "SELECT count(*) FROM (FROM range(15000000) ORDER BY hash(range) LIMIT 14999999)"
+    assert values(engine, most) == [14_999_999]
+    assert resident_bytes(pid, "VmHWM") > few + 150 * 2**20
+    await_condition(lambda: resident_bytes(pid) < few + 64 * 2**20, PATIENCE, "the memory is given back")
     assert worker_of(tmp_path) == pid
 
 

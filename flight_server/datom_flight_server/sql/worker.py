@@ -62,6 +62,8 @@ class Database:
             ("TimeZone", "'UTC'"),
             # given to connect, it is told and not kept to
             ("max_temp_directory_size", f"'{spill_bytes}B'"),
+            # gives memory back while no query runs
+            ("allocator_background_threads", "true"),
             ("enable_external_file_cache", "false"),
             ("parquet_metadata_cache", "false"),
             ("allowed_directories", [os.path.join(folder, "files") + os.sep]),
