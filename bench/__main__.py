@@ -32,7 +32,8 @@ def main() -> None:
     for peer in PEERS:
         if not Stage.has(peer):
             console.print(f"{peer} is not installed here: measured without it")
-    found = []
+    folder = asked.save or asked.data / "results"
+    found: list[report.Found] = []
     with Stage(data, asked.data / "stage") as stage:
         for name, case_of in all_cases().items():
             if asked.only and name not in asked.only:
@@ -40,9 +41,9 @@ def main() -> None:
             console.print(f"measuring {name}", highlight=False)
             case = case_of(stage)
             found.append(report.Found(case, measure(case, rounds)))
+            # as it goes, so that a run that is ended has not been for nothing
+            report.save(found, report.surroundings(size, rounds), folder)
     report.show(found, console)
-    folder = asked.save or asked.data / "results"
-    report.save(found, report.surroundings(size, rounds), folder)
     if find_spec("matplotlib") is None:
         console.print("matplotlib is not installed here: no chart")
     else:

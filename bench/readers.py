@@ -60,6 +60,7 @@ def readers(stage: Stage) -> Case:
         ],
         ours=_name("ours", 64),
         warm=False,
+        most_rounds=3,
     )
 
 

@@ -90,8 +90,8 @@ class Case:
 
     Attributes:
         ours: the contender all others are compared with.
-        bytes: of Arrow that one call moves; None where that says nothing.
         warm: whether each contender has a run before the first round.
+        most_rounds: for what takes long; None is no limit.
     """
 
     name: str
@@ -99,8 +99,8 @@ class Case:
     contenders: Mapping[str, Contender]
     bars: Sequence[Bar] = ()
     ours: str = "ours"
-    bytes: int | None = None
     warm: bool = True
+    most_rounds: int | None = None
 
 
 def measure(case: Case, rounds: int) -> dict[str, Timing]:
@@ -109,7 +109,7 @@ def measure(case: Case, rounds: int) -> dict[str, Timing]:
     if case.warm:
         for contender in case.contenders.values():
             _round(contender, Timing(), 1)
-    for number in range(rounds):
+    for number in range(min(rounds, case.most_rounds or rounds)):
         order = list(case.contenders.items())
         for name, contender in order if number % 2 == 0 else reversed(order):
             _round(contender, timings[name], contender.calls)
