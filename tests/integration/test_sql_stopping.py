@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -46,7 +47,7 @@ def ask(server: Server, query: str) -> tuple[fl.FlightClient, fl.FlightStreamRea
     """The stream of a query's rows, of which none was fetched yet."""
     client = server.raw()
     options = server.call_options(seconds=PATIENCE)
-    descriptor = fl.FlightDescriptor.for_command(f'{{"project":"STUDY_001","sql":"{query}"}}')
+    descriptor = fl.FlightDescriptor.for_command(json.dumps({"project": "STUDY_001", "sql": query}))
     info = client.get_flight_info(descriptor, options)
     return client, client.do_get(info.endpoints[0].ticket, options)
 
@@ -154,3 +155,17 @@ def test_a_query_whose_process_is_killed_is_refused_and_the_next_one_runs(server
     assert code_of(error) == "too_large"
     assert_reveals_nothing(str(error), server)
     assert rows(server, "SELECT max(AGE) AS x FROM dm") == [71]
+
+
+def test_a_caller_who_gives_up_on_a_plan_leaves_the_turn(tmp_path: Path) -> None:
+    store = {"STUDY_001": {"data": f"file://{tmp_path / 'store'}"}}
+    write_store(tmp_path / "store", {"dm": [DM]})
+    # what is constant is computed when the query is planned, and this takes hours
+    constant = "SELECT levenshtein(repeat('a', 5000000), repeat('b', 5000000)) AS x"
+    config = write_config(tmp_path / "server", store, sql={"max_concurrent": 1, "queue_seconds": PATIENCE})
+    with running(config) as server, server.raw() as client:
+        assert rows(server, "SELECT 1 AS x") == [1]
+        descriptor = fl.FlightDescriptor.for_command(json.dumps({"project": "STUDY_001", "sql": constant}))
+        with pytest.raises(fl.FlightTimedOutError):
+            client.get_flight_info(descriptor, server.call_options(seconds=1))
+        assert rows(server, "SELECT max(AGE) AS x FROM dm") == [71]

@@ -139,13 +139,16 @@ class Engine:
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
-    def schema(self, job: Job, caller: str) -> pa.Schema:
+    def schema(self, job: Job, caller: str, is_cancelled: Callable[[], bool] = lambda: False) -> pa.Schema:
         """The names and types of the columns that `job` gives; all may be missing.
+
+        Args:
+            caller, is_cancelled: as for `batches`; what is constant in a query is computed already here.
 
         Raises:
             DatomError: ``sql_error``, or as `batches`.
         """
-        with self._turn(caller) as turn:
+        with self._turn(caller, is_cancelled) as turn:
             return turn.ask(job, schema_only=True)
 
     def batches(self, job: Job, caller: str, is_cancelled: Callable[[], bool]) -> Generator[pa.RecordBatch, None, None]:
@@ -191,7 +194,7 @@ class Engine:
             process.close()
 
     @contextmanager
-    def _turn(self, caller: str, is_cancelled: Callable[[], bool] = lambda: False) -> Iterator[_Turn]:
+    def _turn(self, caller: str, is_cancelled: Callable[[], bool]) -> Iterator[_Turn]:
         turn = self._admitted(caller, is_cancelled)
         try:
             turn.process = turn.process or Process(self._directory, self._process_limits)

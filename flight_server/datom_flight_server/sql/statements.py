@@ -68,6 +68,7 @@ class Statements:
         as_of: str | None = None,
         pins: Sequence[TablePin] | None = None,
         parameters: pa.RecordBatch | None = None,
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> Plan:
         """What `query` is for `principal`: every name in it settled on one version, once.
 
@@ -77,6 +78,7 @@ class Statements:
             pins: versions for such tables, in place of `as_of`; each needs one.
             parameters: one row of values, columns in order or by name; without it a plan with parameters has the
                 schema of NULLs, and cannot be run.
+            is_cancelled: whether the caller went away; asked of from this thread.
 
         Raises:
             DatomError: ``sql_error`` when it is not one SELECT that only reads; ``not_found`` for what the principal
@@ -86,7 +88,7 @@ class Statements:
             parse_instant(as_of)
         checked = self._checked(query, parameters)
         resolver = self._resolver(principal, project, as_of, pins=pins)
-        request, schema = self._outcome(checked, resolver, _values(parameters), as_of)
+        request, schema = self._outcome(checked, resolver, _values(parameters), as_of, is_cancelled)
         plan = Plan(
             query=query,
             project=project,
@@ -148,7 +150,12 @@ class Statements:
         return Resolver(self._projects, self._policy, principal, project=project, as_of=as_of, pins=pins, known=known)
 
     def _outcome(
-        self, checked: CheckedSelect, resolver: Resolver, values: bytes, as_of: str | None
+        self,
+        checked: CheckedSelect,
+        resolver: Resolver,
+        values: bytes,
+        as_of: str | None,
+        is_cancelled: Callable[[], bool],
     ) -> tuple[ReadRequest | None, pa.Schema]:
         """The plain read that a query is, where it is one, and the schema; the same for the same data."""
         for site in checked.sites:
@@ -161,7 +168,7 @@ class Statements:
         request, schema = self._plain_read(checked, resolver)
         if schema is None:
             with self._job(checked, resolver, as_of) as job:
-                schema = self._engine.schema(job, resolver.principal.name)
+                schema = self._engine.schema(job, resolver.principal.name, is_cancelled)
         if not any(isinstance(site.asked, HistoryCall) for site in checked.sites):
             self._outcomes.put(key, (request, schema))
         return request, schema

@@ -53,6 +53,7 @@ class SqlStatements:
                 as_of=session.instant,
                 pins=query.pins,
                 parameters=query.parameters,
+                is_cancelled=request.is_cancelled,
             )
         except VersionError as error:
             if session.began and not session.as_of:
