@@ -57,9 +57,15 @@ class RemoteTable(ds.InMemoryDataset):  # type: ignore[misc]
         # A read has a column at least, also where rows are only counted.
         needed = [name for name in self.schema.names if name in local or name in wanted] or self.schema.names[:1]
         fetched = self._fetch(None if needed == self.schema.names else needed, parts.where if parts else None)
-        for batch in fetched:
-            kept = batch if parts is None or parts.rest is None else batch.filter(parts.rest)
-            yield kept.select(wanted)
+        try:
+            for batch in fetched:
+                kept = batch if parts is None or parts.rest is None else batch.filter(parts.rest)
+                yield kept.select(wanted)
+            return
+        except DatomError as error:
+            failure = error
+        # DuckDB tells from where it was raised too: from here, and not from everything below.
+        raise failure.with_traceback(None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,8 +114,9 @@ def test_an_error_while_rows_arrive_is_told(stored: Stored) -> None:
 
     with duckdb.connect() as database:
         database.register("t", RemoteTable(TABLE.schema, broken))
-        with pytest.raises(duckdb.Error, match="truncated: the rows keep ending early"):
+        with pytest.raises(duckdb.Error, match="truncated: the rows keep ending early") as caught:
             database.sql("SELECT sum(n) FROM t").fetchall()
+    assert str(caught.value).count("File ") == 1
 
 
 def test_a_table_is_read_by_its_version_in_one_round_trip(server: WireServer, conn: Connection) -> None:
