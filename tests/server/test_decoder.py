@@ -128,7 +128,7 @@ def test_there_is_no_room_for_ever_more_row_groups_on_their_way() -> None:
     decoder = Decoder(MIB)
     source = Source(4 * MIB)
     held = [chunks for index in range(20) if (chunks := source.chunks(decoder, index)) is not None]
-    assert [rows_of(chunks) for chunks in held] == [32 * MIB // 8] * 4, "128 MiB of them, and no more"
+    assert [rows_of(chunks) for chunks in held] == [32 * MIB // 8] * 2, "64 MiB of them, and no more"
     held.clear()
     await_condition(lambda: source.chunks(decoder, 30), 10, "room is given back")
 

@@ -18,9 +18,9 @@ from .memory import Memory
 
 Batches = Generator[pa.RecordBatch, None, None]
 
-_SPARE_BYTES = 128 * 1024 * 1024
+_SPARE_BYTES = 64 * 1024 * 1024
 """What row groups on their way may take up beyond what is kept."""
-_PASSING_BYTES = 64 * 1024 * 1024
+_PASSING_BYTES = 48 * 1024 * 1024
 """The largest row group that is worth decoding as one though it is not kept."""
 _AT_ONCE_BYTES = 4 * 1024 * 1024
 """What is decoded by who asks for it, lest a small table wait behind large ones."""
@@ -48,7 +48,7 @@ class Decoder:
     """Decodes row groups, in a few threads of its own.
 
     Args:
-        memory_bytes: what may be kept. Row groups on their way may take up 128 MiB more, those included that are no
+        memory_bytes: what may be kept. Row groups on their way may take up 64 MiB more, those included that are no
             longer kept and still being read.
 
     Attributes:
