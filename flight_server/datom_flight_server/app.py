@@ -83,7 +83,6 @@ class App:
         reads = Reads(projects, policy, payloads, self._where, self._streams)
         self._engine = Engine(settings.cache.directory, _engine_limits(settings.sql))
         self._statements = Statements(projects, policy, payloads, self._where, self._engine)
-        self._engine.start()
         self._writers.start()
         # last: it answers as soon as it is made
         self._server = DatomFlightServer(

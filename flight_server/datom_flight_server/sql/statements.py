@@ -59,6 +59,10 @@ class Statements:
         """Let go of the parser. Planning afterwards is an error."""
         self._parser.close()
 
+    def expect(self) -> None:
+        """Have what runs queries ready soon: a process that takes most of a second to start, and memory."""
+        self._engine.start()
+
     def plan(
         self,
         principal: Principal,

@@ -104,7 +104,10 @@ class FlightSql:
         if is_query(descriptor.command):
             return self._statements.info(request, descriptor, SqlRequest.from_json(descriptor.command, "descriptor"))
         name = _name(descriptor.command)
-        # drivers never miss what this call answers, and ask for this when they connect
+        # drivers ask for this when they connect
+        if name == "CommandGetSqlInfo":
+            self._statements.expect()
+        # they never miss what this call answers
         if request.is_behind or (name == "CommandGetSqlInfo" and request.carried.connection is None):
             self._settle(request, request.carried.session, add_header)
         if self._metadata.handles(name):

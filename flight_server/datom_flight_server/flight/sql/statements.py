@@ -35,6 +35,10 @@ class SqlStatements:
         self._reads = reads
         self._streams = streams
 
+    def expect(self) -> None:
+        """See `Statements.expect`."""
+        self._statements.expect()
+
     def prepare(self, request: Request, query: str, transaction: bytes | None) -> Prepared:
         """`query` with what the transaction and the session settle; nothing of it is looked at yet."""
         began = None if transaction is None else instant_of(transaction)
