@@ -73,7 +73,7 @@ def workers(server: Server) -> list[int]:
 
 def computing(pid: int) -> bool:
     """Whether it has computed for longer than it takes to start."""
-    return sum(map(int, stat(pid)[11:13])) / os.sysconf("SC_CLK_TCK") > 3
+    return sum(map(int, stat(pid)[11:13])) / os.sysconf("SC_CLK_TCK") > 1.5
 
 
 def ended(pid: int) -> bool:

@@ -95,7 +95,7 @@ def worker_of(tmp_path: Path) -> int:
 def computing(pid: int) -> bool:
     """Whether the process has computed for a while since it was ready."""
     ticks = sum(int(field) for field in stat(pid)[11:13])
-    return ticks / os.sysconf("SC_CLK_TCK") > 2
+    return ticks / os.sysconf("SC_CLK_TCK") > 1.2
 
 
 def resident_bytes(pid: int, key: str = "VmRSS") -> int:
