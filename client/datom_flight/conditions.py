@@ -110,13 +110,16 @@ def _differs_for_nan(node: Node, schema: pa.Schema) -> bool:
 
 
 def _membership(node: Node, schema: pa.Schema, of: str) -> str | None:
-    """``IN``: pyarrow makes it false of NULL, and SQL NULL."""
+    """``IN``: pyarrow makes it false of NULL, and SQL NULL; pyarrow tells 0.0 from -0.0 there, and SQL does not."""
     if node.name != "is_in":
         return None
     column, values = _column(node.arguments[0], schema, of), (node.options or {})["value_set"]
     if column is None or not 0 < len(values) <= MAX_VALUES:
         return None
-    texts = [_literal(value, schema.field(of).type) for value in values]
+    kind = schema.field(of).type
+    if pa.types.is_floating(kind) and 0.0 in values.to_pylist():
+        return None
+    texts = [_literal(value, kind) for value in values]
     return None if None in texts else f"{column} IN ({', '.join(text for text in texts if text)})"
 
 

@@ -525,3 +525,40 @@ def test_any_bytes_in_any_message_are_answered_or_refused_with_a_code(
             assert_reveals_nothing(str(error), server)
             codes.add(code_of(error))
     assert "internal" not in codes
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["dm", "STUDY_001"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["project", "table", "version", "data_sha", "set", "a"]), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@given(
+    body=st.fixed_dictionaries(
+        {
+            "sql": st.sampled_from(["SELECT ? AS x", "SELECT $a AS x, * FROM dm", "SELECT * FROM STUDY_001.dm"])
+            | JSON_VALUES
+        },
+        optional=dict.fromkeys(("project", "as_of", "pins", "parameters"), JSON_VALUES),
+    )
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_query_in_json_is_answered_or_refused_with_a_code(server: Server, caller: Caller, body: Any) -> None:
+    command = json.dumps(body).encode()
+    codes = set()
+    for ask in (caller.info, caller.get):
+        try:
+            ask(command)
+        except (fl.FlightError, pa.ArrowException) as error:
+            assert_reveals_nothing(str(error), server)
+            codes.add(code_of(error))
+    assert "internal" not in codes
