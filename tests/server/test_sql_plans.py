@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
@@ -16,7 +19,7 @@ from hypothesis import strategies as st
 
 from datom_flight.protocol.errors import DatomError
 from datom_flight_server.sql.statements import Plan
-from support.sql import ANN, Sql, serving
+from support.sql import ANN, SMALL, Sql, serving
 from support.stores import write_store
 from support.truth import queries, study
 
@@ -105,6 +108,44 @@ def test_a_plain_read_keeps_the_stored_types(sql: Sql) -> None:
     assert sql.table("SELECT d FROM odd").schema.field("d").type == ODD.schema.field("d").type
     assert sql.table("SELECT * FROM odd").schema.names == ODD.column_names
     assert sql.table("SELECT d FROM odd ORDER BY d").schema.field("d").type == pa.string()
+
+
+CONSTANTS = [
+    ("SELECT 1", None, (1,)),
+    ("SELECT 'a' AS x, NULL, -1.5, DATE '2026-01-15'", None, ("a", None, Decimal("-1.5"), date(2026, 1, 15))),
+    ("SELECT ? AS n, ?", pa.record_batch({"1": [7], "2": ["b"]}), (7, "b")),
+]
+
+
+def test_constants_are_answered_while_other_queries_take_all_turns(folder: Path, tmp_path: Path) -> None:
+    limits = replace(SMALL, concurrent=1, queue_seconds=0)
+    with serving(tmp_path, {"STUDY_001": folder / "study"}, "STUDY_001", limits) as sql:
+        for query, parameters, row in CONSTANTS:
+            assert sql.rows(query, parameters=parameters) == [row]
+        endless = sql.plan("SELECT range FROM range(1000000000)")
+        with closing(cast("Generator[pa.RecordBatch]", sql.statements.run(ANN, endless))) as batches:
+            next(batches)
+            for query, parameters, row in CONSTANTS:
+                assert sql.rows(query, parameters=parameters) == [row]
+            assert (
+                sql.refusal("SELECT ? AS n, ?", parameters=pa.record_batch({"1": [8], "2": ["b"]})).code == "overloaded"
+            )
+
+
+def test_constants_of_other_parameters_are_other_constants(sql: Sql) -> None:
+    for value in (1, 2, "1", None):
+        assert sql.rows("SELECT ? AS x", parameters=pa.record_batch({"1": [value]})) == [(value,)]
+
+
+@pytest.mark.parametrize("query", ["SELECT uuid()", "SELECT random() + 1", "SELECT (SELECT uuid())"])
+def test_what_comes_out_another_way_each_time_is_no_constant(sql: Sql, query: str) -> None:
+    assert sql.rows(query) != sql.rows(query)
+
+
+def test_a_plan_of_constants_is_run_where_it_was_not_made(sql: Sql, folder: Path, tmp_path: Path) -> None:
+    plan = sql.plan("SELECT 'here' AS said")
+    with serving(tmp_path, {"STUDY_001": folder / "study"}, "STUDY_001") as other:
+        assert [batch.to_pylist() for batch in other.statements.run(ANN, plan)] == [[{"said": "here"}]]
 
 
 @pytest.fixture(scope="module")

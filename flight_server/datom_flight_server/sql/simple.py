@@ -1,4 +1,4 @@
-"""Queries that are a plain read of one table: columns, a condition, a limit."""
+"""Queries that need no DuckDB: a plain read of one table (columns, a condition, a limit), or a row of constants."""
 
 from __future__ import annotations
 
@@ -15,16 +15,28 @@ from .selects import SelectParser, Tree
 from .where import WhereCompiler
 
 _PLAIN = frozenset({"type", "select_list", "from_table", "where_clause", "aggregate_handling", "modifiers"})
+_CONSTANT = _PLAIN - {"where_clause", "modifiers"}
+_CONSTANTS = frozenset({"CONSTANT", "CAST", "TYPE"})
+
+
+def is_constant(checked: CheckedSelect) -> bool:
+    """Whether a SELECT is one row of constants, of nothing else, so that it comes out the same whenever it runs."""
+    node = checked.select.tree
+    return (
+        _present(node) <= _CONSTANT
+        and node["type"] == "SELECT_NODE"
+        and node["from_table"]["type"] == "EMPTY"
+        and all(part["class"] in _CONSTANTS for part in nodes(node["select_list"], lambda part: "class" in part))
+    )
 
 
 def table_of(checked: CheckedSelect) -> Reference | None:
     """The one table of a SELECT that may be a plain read; None when it is none."""
     node = checked.select.tree
-    present = {key for key, value in node.items() if value and value != {"map": []}}
     table = node.get("from_table") or {}
     if not (
         node["type"] == "SELECT_NODE"
-        and present <= _PLAIN
+        and _present(node) <= _PLAIN
         and node["aggregate_handling"] == "STANDARD_HANDLING"
         and table.get("type") == "BASE_TABLE"
         and not table.get("sample")
@@ -68,6 +80,11 @@ def read_request(
         limit=_limit(node),
         data_sha=None if pinned.version else pinned.data_sha,
     )
+
+
+def _present(node: Tree) -> set[str]:
+    """The clauses that a SELECT has."""
+    return {key for key, value in node.items() if value and value != {"map": []}}
 
 
 def _limit(node: Tree) -> int | None:

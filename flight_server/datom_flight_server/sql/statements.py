@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -33,8 +33,24 @@ from .where import WhereCompiler
 __all__ = ["Pinned", "Plan", "Statements"]
 
 _KEPT_OUTCOMES = 256
+_KEPT_OUTCOME_BYTES = 64 * 1024
+"""Of a query's text, of its parameters, and of rows."""
 _HISTORY_SCHEMA = "datom history"
 """Of the views that history functions become; no project's name begins so."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What comes of a query, which is the same for the same data.
+
+    Attributes:
+        read: the plain read that it is, where it is one.
+        rows: of a query of constants.
+    """
+
+    schema: pa.Schema
+    read: ReadRequest | None = None
+    rows: tuple[pa.RecordBatch, ...] = ()
 
 
 class Statements:
@@ -53,7 +69,7 @@ class Statements:
         self._where = where
         self._engine = engine
         self._parser = SelectParser()
-        self._outcomes: Recent[tuple[object, ...], tuple[ReadRequest | None, pa.Schema]] = Recent(_KEPT_OUTCOMES)
+        self._outcomes: Recent[tuple[object, ...], _Outcome] = Recent(_KEPT_OUTCOMES)
 
     def close(self) -> None:
         """Let go of the parser. Planning afterwards is an error."""
@@ -92,19 +108,19 @@ class Statements:
             parse_instant(as_of)
         checked = self._checked(query, parameters)
         resolver = self._resolver(principal, project, as_of, pins=pins)
-        request, schema = self._outcome(checked, resolver, _values(parameters), as_of, is_cancelled)
+        outcome = self._outcome(checked, resolver, parameters, as_of, is_cancelled)
         plan = Plan(
             query=query,
             project=project,
             as_of=as_of,
             names=resolver.names,
-            schema=schema,
+            schema=outcome.schema,
             parameter_names=checked.select.parameters,
             parameters=parameters,
-            simple=request,
+            simple=outcome.read,
         )
-        metadata = {**(schema.metadata or {}), **pins_metadata(plan.pins)}
-        return replace(plan, schema=schema.with_metadata(metadata))
+        metadata = {**(plan.schema.metadata or {}), **pins_metadata(plan.pins)}
+        return replace(plan, schema=plan.schema.with_metadata(metadata))
 
     def run(
         self, principal: Principal, plan: Plan, is_cancelled: Callable[[], bool] = lambda: False
@@ -122,20 +138,28 @@ class Statements:
         """
         if plan.parameter_names and plan.parameters is None:
             raise InvalidRequestError(f"the query has {len(plan.parameter_names)} parameters, and no values are given")
-        checked = self._checked(plan.query, plan.parameters)
-        resolver = self._resolver(principal, plan.project, plan.as_of, known=dict(plan.names))
-        request, _ = self._plain_read(checked, resolver)
-        if request is not None:
-            batches = self._rows(resolver, checked, request)
-        else:
-            batches = self._results(checked, resolver, plan.as_of, is_cancelled)
-        with closing(batches):
+        with closing(self._batches(principal, plan, is_cancelled)) as batches:
             for number, batch in enumerate(batches):
                 if number == 0 and not batch.schema.equals(plan.schema):
                     raise InvalidRequestError(
                         "the rows are not of the schema that was planned", hint="plan the query again"
                     )
                 yield batch.replace_schema_metadata(plan.schema.metadata)
+
+    def _batches(
+        self, principal: Principal, plan: Plan, is_cancelled: Callable[[], bool]
+    ) -> Generator[pa.RecordBatch, None, None]:
+        known = None if plan.names else self._outcomes.get(_key(plan.query, plan.parameters, {}))
+        if known is not None and known.rows:
+            yield from known.rows
+            return
+        checked = self._checked(plan.query, plan.parameters)
+        resolver = self._resolver(principal, plan.project, plan.as_of, known=dict(plan.names))
+        plain = self._plain_read(checked, resolver)
+        if plain is not None and plain.read is not None:
+            yield from self._rows(resolver, checked, plain.read)
+        else:
+            yield from self._results(checked, resolver, plan.as_of, is_cancelled)
 
     def _checked(self, query: str, parameters: pa.RecordBatch | None) -> CheckedSelect:
         select = self._parser.parse(query)
@@ -157,37 +181,42 @@ class Statements:
         self,
         checked: CheckedSelect,
         resolver: Resolver,
-        values: bytes,
+        parameters: pa.RecordBatch | None,
         as_of: str | None,
         is_cancelled: Callable[[], bool],
-    ) -> tuple[ReadRequest | None, pa.Schema]:
-        """The plain read that a query is, where it is one, and the schema; the same for the same data."""
+    ) -> _Outcome:
         for site in checked.sites:
             if isinstance(site.asked, Reference):
                 resolver.resolve(site.asked)
-        key = (checked.select.text, values, tuple(resolver.settled.items()))
+        key = _key(checked.select.text, parameters, resolver.settled)
         known = self._outcomes.get(key)
         if known is not None:
             return known
-        request, schema = self._plain_read(checked, resolver)
-        if schema is None:
-            with self._job(checked, resolver, as_of) as job:
-                schema = self._engine.schema(job, resolver.principal.name, is_cancelled)
-        if not any(isinstance(site.asked, HistoryCall) for site in checked.sites):
-            self._outcomes.put(key, (request, schema))
-        return request, schema
+        outcome = self._plain_read(checked, resolver) or self._computed(checked, resolver, as_of, is_cancelled)
+        if not any(isinstance(site.asked, HistoryCall) for site in checked.sites) and _is_small(key, outcome):
+            self._outcomes.put(key, outcome)
+        return outcome
 
-    def _plain_read(
-        self, checked: CheckedSelect, resolver: Resolver
-    ) -> tuple[ReadRequest, pa.Schema] | tuple[None, None]:
-        """The read of one table that a query is, and its schema, where it is one."""
+    def _plain_read(self, checked: CheckedSelect, resolver: Resolver) -> _Outcome | None:
+        """What comes of a query that is a plain read of one table; None where it is more."""
         asked = simple.table_of(checked)
         if asked is None:
-            return None, None
+            return None
         resolved = resolver.resolve(asked)
         with self._open(resolved) as table:
             request = simple.read_request(checked, resolved.pinned, table.schema, self._parser, self._where)
-            return (None, None) if request is None else (request, table.schema_of(request.columns))
+            return None if request is None else _Outcome(table.schema_of(request.columns), request)
+
+    def _computed(
+        self, checked: CheckedSelect, resolver: Resolver, as_of: str | None, is_cancelled: Callable[[], bool]
+    ) -> _Outcome:
+        """What DuckDB makes of a query: its schema; of constants, their row as well."""
+        caller = resolver.principal.name
+        with self._job(checked, resolver, as_of) as job:
+            if not simple.is_constant(checked):
+                return _Outcome(self._engine.schema(job, caller, is_cancelled))
+            rows = tuple(self._engine.batches(job, caller, is_cancelled))
+            return _Outcome(rows[0].schema, rows=rows)
 
     def _rows(
         self, resolver: Resolver, checked: CheckedSelect, request: ReadRequest
@@ -241,5 +270,12 @@ class Statements:
             yield Job(self._parser.text(checked.select.tree), tuple(views.statements), folder)
 
 
-def _values(parameters: pa.RecordBatch | None) -> bytes:
-    return b"" if parameters is None else batch_bytes(parameters)
+def _key(query: str, parameters: pa.RecordBatch | None, settled: Mapping[str, Pinned]) -> tuple[str, bytes, object]:
+    """By which an outcome is known: all that it depends on."""
+    return query, b"" if parameters is None else batch_bytes(parameters), tuple(settled.items())
+
+
+def _is_small(key: tuple[str, bytes, object], outcome: _Outcome) -> bool:
+    query, values, _ = key
+    sizes = len(query), len(values), *(int(batch.nbytes) for batch in outcome.rows)
+    return max(sizes) <= _KEPT_OUTCOME_BYTES
