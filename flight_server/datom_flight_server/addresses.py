@@ -32,6 +32,20 @@ def listen_url(text: str) -> str:
     return text
 
 
+def replica(text: str) -> str:
+    """``grpc://HOST:PORT`` or ``grpc+tls://HOST:PORT`` as clients reach it, or ``dns:///NAME:PORT`` for several."""
+    expected = 'expected "grpc://HOST:PORT", "grpc+tls://HOST:PORT" or "dns:///NAME:PORT"'
+    name = text.removeprefix("dns:///")
+    parts = _split(f"dns://{name}" if name != text else text, expected)
+    known = ("dns",) if name != text else ("grpc", "grpc+tls")
+    if parts.scheme not in known or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError(f"{expected}, got {_shown(text)}")
+    host, port = _host_and_port(parts, text, expected)
+    if port == 0 or host in ("0.0.0.0", "::"):  # noqa: S104 - refused, not listened on
+        raise ValueError(f"{expected} that clients can reach, got {_shown(text)}")
+    return text.lower()
+
+
 def host_port(text: str) -> str:
     """``HOST:PORT``; an IPv6 host is in brackets, port 0 is any free one."""
     expected = 'expected "HOST:PORT"'

@@ -9,6 +9,7 @@ from .auth.policy import RolePolicy
 from .auth.tokens import Tokens
 from .flight.actions import Actions
 from .flight.health import Health
+from .flight.placement import Placement
 from .flight.reads import Reads
 from .flight.service import DatomFlightServer
 from .flight.sql.service import FlightSql
@@ -18,6 +19,7 @@ from .governance.configured import project_source
 from .management import Management
 from .metrics import Metrics
 from .model import Role
+from .replicas import Replicas
 from .repositories import Repositories
 from .settings import Settings, SqlSettings
 from .sql.engine import Engine, EngineLimits
@@ -44,6 +46,7 @@ class App:
         self._stores = Stores()
         self._streams = Streams()
         self._where = WhereCompiler()
+        self._replicas = Replicas(settings.server.replicas, settings.server.listen.partition(":")[0])
         self._metrics = Metrics(lambda: self._streams.open)
         self._engine: Engine | None = None
         self._statements: Statements | None = None
@@ -80,7 +83,8 @@ class App:
         limits = Limits(writing.max_bytes, writing.max_rows, writing.max_seconds)
         spool = Spool(settings.cache.directory, limits)
         writes = Writes(projects, policy, tokens, spool, self._writers, self._streams, writing.max_concurrent)
-        reads = Reads(projects, policy, payloads, self._where, self._streams)
+        placement = Placement(self._replicas.urls)
+        reads = Reads(projects, policy, payloads, self._where, self._streams, placement)
         self._engine = Engine(settings.cache.directory, _engine_limits(settings.sql))
         self._statements = Statements(projects, policy, payloads, self._where, self._engine)
         self._writers.start()
@@ -103,7 +107,12 @@ class App:
 
     def problems(self) -> list[str]:
         """What is wrong now, one sentence each. None of it stops requests that do not need what is broken."""
-        return [*self._source.problems(), *self._writers.problems(), *self._reachability.problems()]
+        return [
+            *self._source.problems(),
+            *self._writers.problems(),
+            *self._reachability.problems(),
+            *self._replicas.problems(),
+        ]
 
     def refresh(self) -> None:
         """Look for new projects, soon."""

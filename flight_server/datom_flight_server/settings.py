@@ -162,6 +162,7 @@ class ServerSettings(Table):
     key: Annotated[SecretStr | None, BeforeValidator(_private_key)] = None
     management: HostPort | None = None
     health: HostPort | None = None
+    replicas: list[Annotated[str, AfterValidator(addresses.replica)]] = []
     shutdown_grace_seconds: Seconds = 30
     metadata_max_age_seconds: Seconds = 1
 

@@ -272,6 +272,32 @@ def test_where_to_listen_is_a_scheme_a_host_and_a_port(load: Load, problems: Pro
 
 
 @pytest.mark.parametrize(
+    ("url", "good"),
+    [
+        ("grpc://a.example.org:8815", True),
+        ("grpc+tls://10.0.0.1:443", True),
+        ("grpc://[fd00::1]:8815", True),
+        ("dns:///datom.example.org:8815", True),
+        ("grpc://a", False),
+        ("grpc://a:0", False),
+        ("grpc://0.0.0.0:8815", False),
+        ("grpc://[::]:8815", False),
+        ("http://a:8815", False),
+        ("dns://8.8.8.8/datom:8815", False),
+        ("dns:///datom", False),
+        ("dns:///", False),
+        ("grpc://a:8815/x", False),
+    ],
+)
+def test_replicas_are_where_clients_reach_them(load: Load, problems: Problems, url: str, good: bool) -> None:
+    text = SMALLEST + f'[server]\nreplicas = ["grpc://A:1", "{url}"]\n'
+    if good:
+        assert load(text).server.replicas == ["grpc://a:1", url]
+    else:
+        assert problems(text)[0].startswith('server.replicas.1: expected "grpc://HOST:PORT"')
+
+
+@pytest.mark.parametrize(
     ("url", "location"),
     [
         ("s3://bucket", DataLocation("s3", "bucket")),

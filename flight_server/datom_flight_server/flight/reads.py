@@ -25,6 +25,7 @@ from ..versions.payloads import Payloads
 from ..versions.projects import Projects
 from ..versions.tables import Selection, StoredTable
 from .middleware import Request
+from .placement import Placement
 from .streams import Streams, table_stream
 
 _DESCRIPTOR_KEYS = ("project", "table", "version", "as_of", "columns", "where", "limit")
@@ -55,13 +56,20 @@ class Reads:
     """Answers GetFlightInfo, GetSchema, DoGet and ListFlights for tables."""
 
     def __init__(
-        self, projects: Projects, policy: Policy, payloads: Payloads, where: WhereCompiler, streams: Streams
+        self,
+        projects: Projects,
+        policy: Policy,
+        payloads: Payloads,
+        where: WhereCompiler,
+        streams: Streams,
+        placement: Placement,
     ) -> None:
         self._projects = projects
         self._policy = policy
         self._payloads = payloads
         self._where = where
         self._streams = streams
+        self._placement = placement
 
     def info(self, request: Request, descriptor: fl.FlightDescriptor) -> fl.FlightInfo:
         """The schema, exact totals and tickets of what `descriptor` asks for; every ticket names the full version."""
@@ -73,9 +81,11 @@ class Reads:
         with table:
             selection = self._selection(asked, table)
             schema = table.schema_of(selection.columns)
+            ranges = table.ranges(selection)
+            places = self._placement.locations(table.version.data_sha, [first for first, _ in ranges])
             endpoints = [
-                fl.FlightEndpoint(_ticket(asked, table.version, row_groups), [])
-                for row_groups in _ticket_ranges(table, selection)
+                fl.FlightEndpoint(_ticket(asked, table.version, row_groups if len(ranges) > 1 else None), locations)
+                for row_groups, locations in zip(ranges, places, strict=True)
             ]
             facts = _facts(table.version) | {"rows": table.num_rows}
             if table.version.object_sha is None:
@@ -183,11 +193,6 @@ def _total_rows(table: StoredTable, selection: Selection) -> int:
     if selection.predicate is not None:
         return -1
     return table.num_rows if selection.limit is None else min(selection.limit, table.num_rows)
-
-
-def _ticket_ranges(table: StoredTable, selection: Selection) -> list[tuple[int, int] | None]:
-    ranges = table.ranges(selection)
-    return list(ranges) if len(ranges) > 1 else [None]
 
 
 def _ticket(asked: ReadRequest, found: TableVersion, row_groups: tuple[int, int] | None) -> bytes:
