@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from typing import Any, TypeVar
@@ -13,11 +13,14 @@ from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_random_e
 from .credentials import Credential
 from .failures import TRANSPORT_ERRORS, to_datom_error
 from .protocol.errors import AuthenticationError, DatomError, InternalError, InvalidRequestError
+from .protocol.listings import PACKED, RESULTS_HEADER, unpack
 from .protocol.messages import decode_object, encode_object
 from .replicas import Replica, Replicas
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+Headers = Sequence[tuple[bytes, bytes]]
 
 ACTION_SECONDS = 30.0
 STREAM_SECONDS = 300.0
@@ -81,14 +84,12 @@ class Calls:
 
         Entries of `body` that are None are left out.
         """
-        action = fl.Action(name, encode_request(body, name))
+        return [decode_answer(answer, name) for answer in self._results(name, body)]
 
-        def call(replica: Replica, options: fl.FlightCallOptions) -> list[bytes]:
-            return [result.body.to_pybytes() for result in replica.client.do_action(action, options)]
-
-        seconds = STREAM_SECONDS if name in _LONG_ACTIONS else ACTION_SECONDS
-        answers = self.retried(lambda: self.attempt(call, seconds))
-        return [decode_answer(answer, name) for answer in answers]
+    def listing(self, name: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """As `action`, for one whose results are the rows of a listing: quicker where there are many."""
+        answers = self._results(name, body, [(RESULTS_HEADER.encode(), PACKED.encode())])
+        return _understood(unpack, answers, name)
 
     def flight_info(self, command: bytes, seconds: float = ACTION_SECONDS) -> fl.FlightInfo:
         """What the server has for `command`. Raises `DatomError` of any code."""
@@ -98,7 +99,11 @@ class Calls:
         )
 
     def attempt(
-        self, call: Callable[[Replica, fl.FlightCallOptions], T], seconds: float, replica: Replica | None = None
+        self,
+        call: Callable[[Replica, fl.FlightCallOptions], T],
+        seconds: float,
+        replica: Replica | None = None,
+        headers: Headers = (),
     ) -> T:
         """What `call` gives, tried once; a second time with a new token if the first one had expired.
 
@@ -106,14 +111,15 @@ class Calls:
             call: makes one call of pyarrow's.
             seconds: its deadline, unless the connection has one for all calls.
             replica: the server to use; None is the current one.
+            headers: sent besides the connection's own.
         """
         token = self._credential.token()
         try:
-            return self._attempt(call, seconds, replica, token)
+            return self._attempt(call, seconds, replica, headers, token)
         except AuthenticationError:
             if not self._credential.refused(token):
                 raise
-        return self._attempt(call, seconds, replica, self._credential.token())
+        return self._attempt(call, seconds, replica, headers, self._credential.token())
 
     def retried(self, attempt: Callable[[], T], progressed: Callable[[], bool] = lambda: False) -> T:
         """What `attempt` gives, tried again while its failure is of a retryable code, a few times at most.
@@ -140,15 +146,25 @@ class Calls:
         )
         return retrying(attempt)
 
+    def _results(self, name: str, body: Mapping[str, Any], headers: Headers = ()) -> list[bytes]:
+        action = fl.Action(name, encode_request(body, name))
+
+        def call(replica: Replica, options: fl.FlightCallOptions) -> list[bytes]:
+            return [result.body.to_pybytes() for result in replica.client.do_action(action, options)]
+
+        seconds = STREAM_SECONDS if name in _LONG_ACTIONS else ACTION_SECONDS
+        return self.retried(lambda: self.attempt(call, seconds, headers=headers))
+
     def _attempt(
         self,
         call: Callable[[Replica, fl.FlightCallOptions], T],
         seconds: float,
         replica: Replica | None,
+        headers: Headers,
         token: str | None,
     ) -> T:
         replica = replica or self.replicas.current()
-        options = fl.FlightCallOptions(timeout=self.timeout or seconds)
+        options = fl.FlightCallOptions(timeout=self.timeout or seconds, headers=headers)
         # Raised outside the handlers: as a context, Flight's error would keep its frames and their batches alive.
         try:
             return self._threads.submit(self._carrying, token, call, replica, options).result()
@@ -199,8 +215,12 @@ def decode_answer(data: bytes, what: str) -> dict[str, Any]:
     Raises:
         InternalError: it is something else.
     """
+    return _understood(decode_object, data, what)
+
+
+def _understood(decode: Callable[[U, str], T], answer: U, what: str) -> T:
     try:
-        return decode_object(data, f"the answer to {what}")
+        return decode(answer, f"the answer to {what}")
     except DatomError as error:
         reason = error.message
     raise InternalError(reason, hint="client and server may be of different releases")

@@ -125,16 +125,16 @@ class Connection:
             pattern: a glob on the name, such as ``"l*"``.
         """
         body = {"project": self._project(), "pattern": pattern}
-        return Tables(map(TableInfo.from_wire, self._calls.action("datom.tables", body)))
+        return Tables(map(TableInfo.from_wire, self._calls.listing("datom.tables", body)))
 
     def imports(self) -> list[ImportInfo]:
         """The project's tables and sets, each with the file it was imported from."""
-        return list(map(ImportInfo.from_wire, self._calls.action("datom.tables", {"project": self._project()})))
+        return list(map(ImportInfo.from_wire, self._calls.listing("datom.tables", {"project": self._project()})))
 
     def history(self, name: str, limit: int | None = None) -> History:
         """The versions of a table or set, newest first; at most `limit` of them."""
         body = {"project": self._project(), "table": name, "limit": limit}
-        return History(map(Version.from_wire, self._calls.action("datom.history", body)))
+        return History(map(Version.from_wire, self._calls.listing("datom.history", body)))
 
     def metadata(self, name: str, version: str | None = None, *, as_of: Instant | None = None) -> dict[str, Any]:
         """A version's metadata document, as stored."""

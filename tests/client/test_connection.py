@@ -198,9 +198,13 @@ def test_every_failure_is_a_datom_error_with_its_code(
     assert error.__cause__ is None
 
 
-def test_an_answer_that_is_not_understood_is_internal(server: WireServer, conn: Connection) -> None:
+@pytest.mark.parametrize("packs", [True, False])
+def test_an_answer_that_is_not_understood_is_internal(server: WireServer, conn: Connection, packs: bool) -> None:
+    server.packs = packs
     server.answers["datom.history"] = [{"data_sha": "x"}]
     assert '"version"' in refusal(conn.history, "dm").message
+    server.answers["datom.history"] = [{"rows": [7]}]
+    assert refusal(conn.history, "dm").code == "internal"
     server.answers["datom.summary"] = []
     assert refusal(conn.summary).code == "internal"
 
@@ -352,7 +356,9 @@ def test_what_is_asked_for_is_what_is_sent(server: WireServer, conn: Connection)
     }
 
 
-def test_history_is_typed_and_missing_values_are_none(server: WireServer, conn: Connection) -> None:
+@pytest.mark.parametrize("packs", [True, False])
+def test_history_is_typed_and_missing_values_are_none(server: WireServer, conn: Connection, packs: bool) -> None:
+    server.packs = packs
     server.answers["datom.history"] = [
         {
             "version": "a" * 64,

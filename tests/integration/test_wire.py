@@ -219,6 +219,23 @@ def test_actions_answer_one_json_object_a_result(
     assert all(finding["ok"] for finding in act(client, options, "datom.validate", project="STUDY_001", table="dm"))
 
 
+@pytest.mark.parametrize("action", ["datom.tables", "datom.history"])
+def test_listings_come_packed_for_who_says_so_and_are_the_same(
+    server: Server, client: flight.FlightClient, action: str
+) -> None:
+    body = {"project": "STUDY_001", **({"table": "dm"} if action == "datom.history" else {})}
+    rows = act(client, server.call_options(), action, **body)
+    assert len(rows) > 1
+    assert act(client, server.call_options(headers={"x-datom-results": "packed"}), action, **body) == [{"rows": rows}]
+    assert act(client, server.call_options(headers={"x-datom-results": "other"}), action, **body) == rows
+
+
+def test_only_listings_are_packed(server: Server, client: flight.FlightClient) -> None:
+    packing = server.call_options(headers={"x-datom-results": "packed"})
+    [who] = act(client, packing, "datom.whoami")
+    assert who["principal"] == "ann"
+
+
 def test_a_session_is_narrower_and_never_wider(server: Server, client: flight.FlightClient) -> None:
     developer = server.call_options(server.token("developer", "STUDY_001"))
     (session,) = act(client, developer, "datom.session", role="reader")

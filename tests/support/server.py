@@ -165,10 +165,14 @@ class Server:
         options = {} if self.tls_root_certs is None else {"tls_root_certs": self.tls_root_certs}
         return flight.FlightClient(self.url, **options)
 
-    def call_options(self, token: str | None = None, seconds: float = 30) -> flight.FlightCallOptions:
-        """Options for a plain client: a reader's token, unless another is given, and a deadline."""
-        value = f"Bearer {token or self.token()}".encode()
-        return flight.FlightCallOptions(timeout=seconds, headers=[(b"authorization", value)])
+    def call_options(
+        self, token: str | None = None, seconds: float = 30, headers: Mapping[str, str] | None = None
+    ) -> flight.FlightCallOptions:
+        """Options for a plain client: a reader's token, unless another is given, a deadline, and more headers."""
+        sent = {"authorization": f"Bearer {token or self.token()}", **(headers or {})}
+        return flight.FlightCallOptions(
+            timeout=seconds, headers=[(name.encode(), value.encode()) for name, value in sent.items()]
+        )
 
     def stop(self) -> int:
         """End the process the polite way, by its id, and give its exit code."""

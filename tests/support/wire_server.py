@@ -25,6 +25,7 @@ from datom_flight.protocol.errors import (
     UnavailableError,
     VersionError,
 )
+from datom_flight.protocol.listings import PACKED, RESULTS_HEADER, pack
 from datom_flight.protocol.messages import EndRecord, ReadRequest, decode_object, encode_object
 from datom_flight.protocol.writes import WriteEnd, WriteReceipt, WriteRequest
 
@@ -66,13 +67,14 @@ class Faults:
 
 
 class _Headers(fl.ServerMiddleware):  # type: ignore[misc]
-    def __init__(self, authorization: str | None) -> None:
+    def __init__(self, authorization: str | None, takes_packed: bool) -> None:
         self.authorization = authorization
+        self.takes_packed = takes_packed
 
 
 class _HeadersFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]
     def start_call(self, info: fl.CallInfo, headers: dict[str, list[str]]) -> _Headers:
-        return _Headers(next(iter(headers.get("authorization", [])), None))
+        return _Headers(next(iter(headers.get("authorization", [])), None), headers.get(RESULTS_HEADER) == [PACKED])
 
 
 class WireServer(fl.FlightServerBase):  # type: ignore[misc]
@@ -84,6 +86,7 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
         tokens: the tokens that are valid, with the principal each names; empty lets everybody in.
         whoami: what ``datom.whoami`` answers besides the principal.
         answers: fixed results of other actions.
+        packs: whether it gives listings packed to who takes that; older servers do not.
         warnings: attached to every `FlightInfo`.
         cancelled: set when a client gave up a stream before its end.
         writes: the request of every write that came whole, and its batches.
@@ -100,6 +103,7 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
         self.tokens: dict[str, str] = {}
         self.whoami: dict[str, Any] = {"role": "reader", "projects": ["STUDY_001"]}
         self.answers: dict[str, list[dict[str, Any]]] = {}
+        self.packs = True
         self.sessions = 0
         self.session_seconds: str | None = None
         self.warnings: list[str] = []
@@ -153,7 +157,8 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
         answer = self._answer(
             context, action.type, action.body.to_pybytes(), lambda body: self._act(context, action.type, body)
         )
-        return [fl.Result(encode_object(row)) for row in answer]
+        packs = self.packs and context.get_middleware("headers").takes_packed
+        return [fl.Result(result) for result in (pack(answer) if packs else map(encode_object, answer))]
 
     def do_put(
         self,

@@ -13,6 +13,9 @@ from .names import parse_instant, validate_name
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 MAX_COLUMNS = 100_000
 
+# json.dumps makes another one for every call that says how
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 ACTIONS: Mapping[str, str] = {
     "datom.projects": "the projects the caller may see",
     "datom.tables": "a project's tables and sets, from its manifest; pattern?: a glob on the name",
@@ -59,7 +62,7 @@ def decode_object(data: bytes, what: str, known: Collection[str] | None = None) 
 
 def encode_object(body: Mapping[str, Any]) -> bytes:
     """`body` as compact UTF-8 JSON."""
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(body).encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from datom_flight.protocol.errors import DatomError, InvalidRequestError
+from datom_flight.protocol.listings import pack
 from datom_flight.protocol.messages import (
     ACTIONS,
     decode_object,
@@ -28,6 +29,7 @@ from .writes import Writes
 Body = Mapping[str, Any]
 Results = Iterator[Mapping[str, Any]]
 
+_LISTINGS = frozenset({"datom.tables", "datom.history"})
 _VERSION_KEYS = ("project", "table", "version", "as_of")
 
 
@@ -55,7 +57,7 @@ class Actions:
         }
 
     def run(self, request: Request, name: str, body: bytes) -> Iterator[bytes]:
-        """The results of the action `name`, each a JSON object in UTF-8.
+        """The results of the action `name`, each a JSON object in UTF-8; many rows in one for callers who take that.
 
         Raises:
             InvalidRequestError: ``unsupported`` for another action, ``invalid_argument`` for another key.
@@ -64,14 +66,16 @@ class Actions:
         if name not in self._handlers:
             shown = name[:80].encode("unicode_escape").decode("ascii")
             raise InvalidRequestError(f'no action "{shown}"', code="unsupported", hint="known: " + ", ".join(ACTIONS))
+        request.call.action = name
         handler, keys = self._handlers[name]
         arguments = decode_object(body, f"the body of {name}", keys) if body else {}
-        for result in handler(request, arguments):
-            yield encode_object(result)
+        results = handler(request, arguments)
+        yield from pack(results) if request.packs and name in _LISTINGS else map(encode_object, results)
 
     def _catalog(self, request: Request, body: Body) -> Catalog:
         project = required_name(body, "project")
-        request.subject = "/".join(str(body[key]) for key in ("project", "table") if body.get(key) is not None)
+        table = body.get("table")
+        request.call.about(project, table if isinstance(table, str) else None)
         self._policy.authorise(request.principal, project, Role.READER)
         return self._projects.catalog(project)
 

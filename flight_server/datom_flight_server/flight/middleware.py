@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow.flight as fl
 
 from datom_flight.protocol.errors import CODES, AuthenticationError, DatomError
+from datom_flight.protocol.listings import PACKED, RESULTS_HEADER
 
 from ..auth.base import Authenticator
 from ..model import Principal
@@ -40,6 +41,7 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
         session: what is settled for all calls of the connection.
         carried: what of that stands, or is to stand, behind the token.
         is_behind: whether it does not stand there yet.
+        packs: whether they take many rows of a listing in one result.
         subject: what the call is about, for the log; set by handlers.
         is_cancelled: whether the caller went away.
     """
@@ -53,6 +55,7 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
         session: Session,
         carried: Carried,
         is_behind: bool,
+        packs: bool,
         answer: str | None,
         ended: Ended,
     ) -> None:
@@ -63,6 +66,7 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
         self.session = session
         self.carried = carried
         self.is_behind = is_behind
+        self.packs = packs
         self.subject = ""
         self.is_cancelled: Callable[[], bool] = lambda: False
         self._verb = verb
@@ -123,7 +127,10 @@ class RequestFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]
             # any other call that answers with an authorization header makes drivers replace their token
             answer = bearer if info.method == fl.FlightMethod.HANDSHAKE else None
             is_behind = carried != came
-            return Request(request_id, verb, principal, bearer, session, carried, is_behind, answer, self._ended)
+            packs = _header(headers, RESULTS_HEADER) == PACKED
+            return Request(
+                request_id, verb, principal, bearer, session, carried, is_behind, packs, answer, self._ended
+            )
 
 
 class NoHandshake(fl.ServerAuthHandler):  # type: ignore[misc]
