@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 
 from .auth.policy import RolePolicy
 from .auth.tokens import Tokens
+from .calls import Call
 from .flight.actions import Actions
 from .flight.health import Health
 from .flight.placement import Placement
@@ -17,7 +19,7 @@ from .flight.streams import Streams
 from .flight.writes import Writes
 from .governance.configured import project_source
 from .management import Management
-from .metrics import Metrics
+from .metrics import Metrics, gauge
 from .model import Role
 from .replicas import Replicas
 from .repositories import Repositories
@@ -38,16 +40,22 @@ _SHUTDOWN_SECONDS = 5
 
 
 class App:
-    """A server that can be started once and stopped once."""
+    """A server that can be started once and stopped once.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        access: told of every call that has ended, beside the metrics.
+    """
+
+    def __init__(self, settings: Settings, access: Callable[[Call], None] | None = None) -> None:
         self._settings = settings
         self._source = project_source(settings)
         self._stores = Stores()
         self._streams = Streams()
         self._where = WhereCompiler()
         self._replicas = Replicas(settings.server.replicas, settings.server.listen.partition(":")[0])
-        self._metrics = Metrics(lambda: self._streams.open)
+        self._metrics = Metrics(lambda project: project in self._source.projects())
+        self._metrics.watch(lambda: [gauge("open_streams", "Streams that run now.", self._streams.open)])
+        self._observers = [self._metrics.ended] if access is None else [self._metrics.ended, access]
         self._engine: Engine | None = None
         self._statements: Statements | None = None
         self._server: DatomFlightServer | None = None
@@ -96,7 +104,7 @@ class App:
             actions=Actions(projects, policy, tokens, writes),
             writes=writes,
             sql=FlightSql(projects, policy, payloads, self._statements, reads, writes, self._streams),
-            ended=self._metrics.request_ended,
+            ended=self._tell,
             certificate=settings.server.tls,
         )
         return f"{settings.server.listen.rpartition(':')[0]}:{self._server.port}"
@@ -113,6 +121,10 @@ class App:
             *self._reachability.problems(),
             *self._replicas.problems(),
         ]
+
+    def _tell(self, call: Call) -> None:
+        for observer in self._observers:
+            observer(call)
 
     def refresh(self) -> None:
         """Look for new projects, soon."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import signal
@@ -21,6 +20,7 @@ import platformdirs
 from datom_flight.protocol.errors import DatomError
 from datom_flight.protocol.names import validate_name
 
+from . import logs
 from .listening import refuse_taken
 from .model import Principal, Role
 from .settings import Settings, SettingsError, load_auth
@@ -72,10 +72,9 @@ def serve(config: Path) -> None:
     """Serve until SIGTERM or Ctrl-C; a second one ends at once. SIGHUP looks for new projects."""
     _lighten_arrow()
     settings = Settings.load(config, os.environ)
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger(__package__).setLevel(logging.INFO)
+    logs.configure(settings.log.format, settings.log.level, sys.stderr)
     with _ending():
-        _serve(settings)
+        _serve(settings, logs.AccessLog(settings.log.format, sys.stderr))
 
 
 @main.command()
@@ -139,12 +138,12 @@ def _ending() -> Iterator[None]:
     _end(0)
 
 
-def _serve(settings: Settings) -> None:
+def _serve(settings: Settings, access: logs.AccessLog | None = None) -> None:
     # Loading Arrow takes longer than all that other commands do.
     from .app import App
 
     refuse_taken("server.listen", settings.server.listen.partition("://")[2])
-    app = App(settings)
+    app = App(settings, access)
     try:
         url = app.start()
     except OSError as error:

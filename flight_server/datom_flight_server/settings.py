@@ -289,6 +289,13 @@ class SqlSettings(Table):
         return self.max_concurrent_each or max(1, self.max_concurrent - 1)
 
 
+class LogSettings(Table):
+    """``[log]``: how the server tells what it does."""
+
+    format: Literal["human", "json"] = "human"
+    level: Literal["info", "debug"] = "info"
+
+
 class Settings(Table):
     """The whole file, with its secrets looked up and its paths made absolute."""
 
@@ -299,6 +306,7 @@ class Settings(Table):
     cache: CacheSettings
     writes: WritesSettings
     sql: SqlSettings
+    log: LogSettings
 
     @classmethod
     def load(cls, path: Path, environment: Mapping[str, str]) -> Settings:
@@ -316,7 +324,7 @@ class Settings(Table):
     def parse(cls, tables: Mapping[str, Any], path: Path, environment: Mapping[str, str]) -> Settings:
         """As `load`, of what the file at `path` would hold; relative paths are relative to its folder."""
         context = _Context(_sources(path, environment), governed="governance" in tables)
-        whole = {"server": {}, "auth": {}, "cache": {}, "writes": {}, "sql": {}, **tables}
+        whole = {"server": {}, "auth": {}, "cache": {}, "writes": {}, "sql": {}, "log": {}, **tables}
         try:
             return cls.model_validate(whole, context=context)
         except ValidationError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -18,7 +17,6 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-_LOGGED_FRAMES = 50
 _MAX_TEXT_BYTES = 1000
 _MAX_FIELDS_TEXT = 1000
 
@@ -42,9 +40,7 @@ def flight_error(error: Exception, request_id: str) -> Exception:
     What is no `DatomError` is a fault of ours: it is logged whole, and the caller gets ``internal`` and the request id.
     """
     if not isinstance(error, DatomError):
-        # with a limit of its own, since the server sets sys.tracebacklimit to 0
-        trace = "".join(traceback.format_exception(error, limit=_LOGGED_FRAMES))
-        _log.error("request %s failed\n%s", request_id, trace)
+        _log.error("request %s failed", request_id, exc_info=error)
         error = InternalError("the server failed at this request")
     sent = _sendable(error).with_request_id(request_id)
     if sent.code == "unsupported":

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import logging
+import json
+import os
 import re
-import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow.flight as fl
@@ -16,6 +15,7 @@ from datom_flight.protocol.errors import CODES, AuthenticationError, DatomError
 from datom_flight.protocol.listings import PACKED, RESULTS_HEADER
 
 from ..auth.base import Authenticator
+from ..calls import Call, Trace
 from ..model import Principal
 from .boundary import boundary
 from .session import AS_OF_HEADER, PROJECT_HEADER, Carried, Session, Sessions, split_bearer
@@ -25,31 +25,32 @@ REQUEST = "request"
 
 _REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_VERBS = {method: method.name.lower() for method in fl.FlightMethod}
 
-Ended = Callable[[str, str, float], None]
+_LIMITED = frozenset({"overloaded", "too_large", "timeout"})
+"""Codes of errors that may say which limit they are about."""
 
-_access_log = logging.getLogger("datom_flight_server.access")
+Ended = Callable[[Call], None]
 
 
 class Request(fl.ServerMiddleware):  # type: ignore[misc]
     """One call.
 
     Attributes:
-        id: names the call in the log, in response headers and in errors.
+        id: names the call in the log, in the answer's headers and trailers, and in errors.
+        call: what is told of it when it has ended; handlers add to it.
         principal: who calls.
         bearer: the token they came with; None without one.
         session: what is settled for all calls of the connection.
         carried: what of that stands, or is to stand, behind the token.
         is_behind: whether it does not stand there yet.
         packs: whether they take many rows of a listing in one result.
-        subject: what the call is about, for the log; set by handlers.
         is_cancelled: whether the caller went away.
     """
 
     def __init__(
         self,
-        request_id: str,
-        verb: str,
+        call: Call,
         principal: Principal,
         bearer: str | None,
         session: Session,
@@ -60,19 +61,17 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
         ended: Ended,
     ) -> None:
         super().__init__()
-        self.id = request_id
+        self.id = call.id
+        self.call = call
         self.principal = principal
         self.bearer = bearer
         self.session = session
         self.carried = carried
         self.is_behind = is_behind
         self.packs = packs
-        self.subject = ""
         self.is_cancelled: Callable[[], bool] = lambda: False
-        self._verb = verb
         self._answer = answer
         self._ended = ended
-        self._started = time.monotonic()
 
     def sending_headers(self) -> dict[str, str]:
         """The headers of the answer; may be asked for more than once."""
@@ -82,13 +81,9 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
         return headers
 
     def call_completed(self, exception: BaseException | None) -> None:
-        """Write the call's line to the access log, and count it."""
-        code = _code(exception)
-        seconds = time.monotonic() - self._started
-        _access_log.info(
-            "%s %s %s %s %s %.1fms", self.id, self.principal.name, self._verb, self.subject or "-", code, seconds * 1000
-        )
-        self._ended(self._verb, code, seconds)
+        """Tell of the call."""
+        self.call.end(*_outcome(exception))
+        self._ended(self.call)
 
 
 class RequestFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]
@@ -99,7 +94,7 @@ class RequestFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]
 
     Args:
         sessions: of all connections.
-        ended: told of every call that ended: its verb, ``ok`` or the error's code, and the seconds it took.
+        ended: told of every call that has ended.
     """
 
     def __init__(self, authenticator: Authenticator, sessions: Sessions, ended: Ended) -> None:
@@ -110,27 +105,26 @@ class RequestFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]
 
     def start_call(self, info: fl.CallInfo, headers: Mapping[str, Sequence[str | bytes]]) -> Request:
         """See `pyarrow.flight.ServerMiddlewareFactory`. Raises a Flight error for a caller who is not known."""
-        request_id = _request_id(_header(headers, _REQUEST_ID_HEADER))
-        verb = info.method.name.lower()
-        with boundary(request_id):
+        call = Call(_request_id(_header(headers, _REQUEST_ID_HEADER)), _VERBS[info.method])
+        call.trace = Trace.of(_header(headers, "traceparent"), _header(headers, "tracestate"))
+        with boundary(call.id):
             try:
                 bearer, came = split_bearer(_token(_header(headers, "authorization")))
                 principal = self._authenticator.authenticate(bearer)
+                call.principal = principal.name
                 carried = self._sessions.newest(principal.name, came)
-                session = carried.session.over(
-                    Session(_header(headers, PROJECT_HEADER), _header(headers, AS_OF_HEADER))
-                )
+                session = carried.session
+                if PROJECT_HEADER in headers or AS_OF_HEADER in headers:
+                    session = session.over(Session(_header(headers, PROJECT_HEADER), _header(headers, AS_OF_HEADER)))
             except DatomError as error:
-                _access_log.info("%s - %s - %s", request_id, verb, error.code)
-                self._ended(verb, error.code, 0)
+                call.end(error.code, error.fields.get("limit"))
+                self._ended(call)
                 raise
             # any other call that answers with an authorization header makes drivers replace their token
             answer = bearer if info.method == fl.FlightMethod.HANDSHAKE else None
             is_behind = carried != came
             packs = _header(headers, RESULTS_HEADER) == PACKED
-            return Request(
-                request_id, verb, principal, bearer, session, carried, is_behind, packs, answer, self._ended
-            )
+            return Request(call, principal, bearer, session, carried, is_behind, packs, answer, self._ended)
 
 
 class NoHandshake(fl.ServerAuthHandler):  # type: ignore[misc]
@@ -147,16 +141,21 @@ class NoHandshake(fl.ServerAuthHandler):  # type: ignore[misc]
 def request_of(context: fl.ServerCallContext) -> Request:
     """The call's `Request`."""
     request: Request = context.get_middleware(REQUEST)
+    context.add_trailer(_REQUEST_ID_HEADER, request.id)
     request.is_cancelled = context.is_cancelled
     return request
 
 
-def _code(exception: BaseException | None) -> str:
+def _outcome(exception: BaseException | None) -> tuple[str, str | None]:
+    """The code, and the name of the limit it is about."""
     if exception is None:
-        return "ok"
+        return "ok", None
     # an error of ours begins with its code; any other is Flight's, most often a client that went away
     code = str(exception).partition(":")[0]
-    return code if code in CODES else "cancelled"
+    if code not in CODES:
+        return "cancelled", None
+    told = getattr(exception, "extra_info", b"") if code in _LIMITED else b""
+    return code, json.loads(told)["fields"].get("limit") if told else None
 
 
 def _header(headers: Mapping[str, Sequence[str | bytes]], name: str) -> str | None:
@@ -168,7 +167,7 @@ def _header(headers: Mapping[str, Sequence[str | bytes]], name: str) -> str | No
 
 
 def _request_id(sent: str | None) -> str:
-    return sent if sent is not None and _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex[:16]
+    return sent if sent is not None and _REQUEST_ID.fullmatch(sent) else os.urandom(8).hex()
 
 
 def _token(authorization: str | None) -> str | None:

@@ -119,7 +119,7 @@ class Reads:
         except BaseException:
             table.close()
             raise
-        return schema, table_stream(table, selection, self._streams)
+        return schema, table_stream(table, selection, self._streams, request.call)
 
     def listing(self, request: Request, criteria: bytes) -> Iterator[fl.FlightInfo]:
         """A FlightInfo, without schema, of every table the caller may see.
@@ -158,11 +158,11 @@ class Reads:
             )
 
     def _open(self, request: Request, asked: ReadRequest) -> tuple[Catalog, StoredTable]:
-        request.subject = f"{asked.project}/{asked.table}"
+        request.call.about(asked.project, asked.table)
         self._policy.authorise(request.principal, asked.project, Role.READER)
         catalog = self._projects.catalog(asked.project)
         found = catalog.resolve(asked.table, Kind.TABLE, asked.version, asked.as_of, asked.data_sha)
-        request.subject = f"{asked.project}/{asked.table}@{found.version}"
+        request.call.about(asked.project, asked.table, found.version)
         return catalog, StoredTable.open(self._payloads, catalog.store, found)
 
     def _selection(self, asked: ReadRequest, table: StoredTable) -> Selection:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from datom_flight.protocol.errors import UnavailableError
 from datom_flight.protocol.messages import EndRecord
 
+from ..calls import Call
 from ..versions.tables import Selection, StoredTable
 
 
@@ -66,44 +67,56 @@ class Streams:
             return ended
 
 
-def table_stream(table: StoredTable, selection: Selection, streams: Streams) -> Generator[Any, None, None]:
+def table_stream(table: StoredTable, selection: Selection, streams: Streams, call: Call) -> Generator[Any, None, None]:
     """What a `GeneratorStream` sends for `selection`: its batches, then the empty batch with the end record.
 
-    Closes `table` when it ends, however it ends.
+    Closes `table` when it ends, however it ends. Its rows are counted for `call`.
     """
     schema = table.schema_of(selection.columns)
     with table, closing(table.runs(selection)) as runs:
-        yield from _stream(schema, runs, streams, table.version.version, table.version.data_sha)
+        yield from _stream(schema, runs, streams, call, table.version.version, table.version.data_sha)
 
 
 def row_stream(
     schema: pa.Schema,
     batches: Iterator[pa.RecordBatch],
     streams: Streams,
+    call: Call,
 ) -> Generator[Any, None, None]:
     """What a `GeneratorStream` sends for these `batches`, which are of no one version, and their end record."""
-    return _stream(schema, ([batch] for batch in batches), streams, None, "")
+    return _stream(schema, ([batch] for batch in batches), streams, call, None, "")
 
 
 def _stream(
-    schema: pa.Schema, runs: Iterable[list[pa.RecordBatch]], streams: Streams, version: str | None, data_sha: str
+    schema: pa.Schema,
+    runs: Iterable[list[pa.RecordBatch]],
+    streams: Streams,
+    call: Call,
+    version: str | None,
+    data_sha: str,
 ) -> Generator[Any, None, None]:
-    rows = 0
     last = None
     with streams.running():
         for run in runs:
             streams.check()
+            _count(call, run)
             # a reader is sent without the interpreter's lock, and with the dictionaries of its first batch; a plain
             # batch goes out without any
             yield pa.RecordBatchReader.from_batches(run[0].schema, run)
-            rows += sum(batch.num_rows for batch in run)
             last = run[-1].slice(0, 0)
         if last is None:
             last = pa.record_batch([pa.nulls(0, field.type) for field in schema], schema=schema)
             if any(_holds_dictionary(field.type) for field in schema):
                 yield pa.RecordBatchReader.from_batches(schema, [last])
         # of the last batch, so that its dictionaries stay the ones last sent
-        yield last, EndRecord(rows, version, data_sha).to_json()
+        yield last, EndRecord(call.rows, version, data_sha).to_json()
+
+
+def _count(call: Call, run: list[pa.RecordBatch]) -> None:
+    # measuring a batch takes its time when it has many columns; those of a run are much alike
+    rows = sum(batch.num_rows for batch in run)
+    size = pa.ipc.get_record_batch_size(run[0]) * rows // max(1, run[0].num_rows)
+    call.count(rows, size)
 
 
 def _holds_dictionary(type_: pa.DataType) -> bool:

@@ -82,7 +82,7 @@ class Writes:
 
     def authorise(self, request: Request, asked: WriteRequest) -> None:
         """Return when the caller may write what `asked` names; raises as `Policy.authorise` does."""
-        request.subject = f"{asked.project}/{asked.table}"
+        request.call.about(asked.project, asked.table)
         self._policy.authorise(request.principal, asked.project, Role.DEVELOPER)
 
     def write(
@@ -94,6 +94,7 @@ class Writes:
         writer = self._writers.writer(catalog.project)
         parents, lineage = self._parents(request, asked.parents)
         with self._streams.running(), self._place(), self._spool.receive(schema, self._uncut(batches)) as spooled:
+            request.call.count(spooled.rows, spooled.bytes)
             content = table_content(spooled)
             # it may have expired while the rows came
             self._authenticator.authenticate(request.bearer)
@@ -109,13 +110,13 @@ class Writes:
                 expected=asked.expected,
             )
         catalog.refresh(asked.table)
-        request.subject = f"{asked.project}/{asked.table}@{receipt.version}"
+        request.call.about(asked.project, asked.table, receipt.version)
         return receipt
 
     def put_set(self, request: Request, body: Body) -> WriteReceipt:
         """Write the set that the body of ``datom.write_set`` describes."""
         project, name = required_name(body, "project"), required_name(body, "table")
-        request.subject = f"{project}/{name}"
+        request.call.about(project, name)
         self._policy.authorise(request.principal, project, Role.DEVELOPER)
         catalog = self._projects.catalog(project)
         members = body.get("members")
@@ -132,6 +133,7 @@ class Writes:
             expected=optional_expected(body),
         )
         catalog.refresh(name)
+        request.call.about(project, name, receipt.version)
         return receipt
 
     def agreement(self, project: Project, name: str | None) -> Iterator[Finding]:

@@ -59,7 +59,7 @@ class Metadata:
 
     def answer(self, request: Request, name: str, command: bytes) -> Answer:
         """What the command `name`, packed, asks for; raises InvalidRequestError: ``invalid_argument``."""
-        request.subject = name
+        request.call.action = name
         return self._answers[name](request, command)
 
     def _info(self, request: Request, command: bytes) -> Answer:

@@ -146,15 +146,16 @@ class FlightSql:
         """Bind parameters, or ingest rows; what would change anything else is refused."""
         name, command = _name(descriptor.command), descriptor.command
         if name == "CommandStatementIngest":
+            request.call.action = name
             rows = self._ingest.put(request, unpacked(command, messages.CommandStatementIngest), reader)
             answer = messages.DoPutUpdateResult(record_count=rows).SerializeToString()
         elif name == "CommandPreparedStatementQuery":
-            request.subject = "sql"
+            request.call.action = name
             handle = unpacked(command, messages.CommandPreparedStatementQuery).prepared_statement_handle
             bound = Prepared.from_bytes(handle).bound(reader).to_bytes()
             answer = messages.DoPutPreparedStatementResult(prepared_statement_handle=bound).SerializeToString()
         elif name in ("CommandStatementUpdate", "CommandPreparedStatementUpdate"):
-            request.subject = "sql"
+            request.call.action = name
             raise InvalidRequestError(
                 "nothing is changed by SQL: this server is read-only",
                 code="sql_error",
@@ -170,7 +171,7 @@ class FlightSql:
         Args:
             add_header: puts a header into the answer; works until the first result has been given.
         """
-        request.subject = name
+        request.call.action = name
         result = self._actions[name](request, body, add_header)
         if result is not None:
             yield result

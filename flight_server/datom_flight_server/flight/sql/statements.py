@@ -12,6 +12,7 @@ import pyarrow.flight as fl
 from datom_flight.protocol.errors import VersionError
 from datom_flight.protocol.messages import decode_object, encode_object
 
+from ...calls import Subject
 from ...sql.resolving import Pinned
 from ...sql.statements import Plan, Statements
 from ..middleware import Request
@@ -46,7 +47,7 @@ class SqlStatements:
 
     def plan(self, request: Request, asked: Asked) -> Plan:
         """The plan of a query, under the caller's rights; raises as the planner does."""
-        request.subject = "sql"
+        request.call.action = "sql"
         query = query_of(asked, request.session)
         session = query.session
         try:
@@ -107,8 +108,9 @@ class SqlStatements:
             "Generator[pa.RecordBatch, None, None]", self._statements.run(request.principal, plan, request.is_cancelled)
         )
         with closing(rows) as batches:
-            yield from row_stream(plan.schema, batches, self._streams)
+            yield from row_stream(plan.schema, batches, self._streams, request.call)
 
 
 def _note(request: Request, pins: Sequence[Pinned]) -> None:
-    request.subject = " ".join(f"{pin.project}/{pin.table}@{pin.version}" for pin in pins) or "sql"
+    request.call.action = "sql"
+    request.call.subjects = [Subject(pin.project, pin.table, pin.version) for pin in pins]
