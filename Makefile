@@ -14,7 +14,7 @@ help:
 	@echo "make demo    play the story: hand-off, read, pin, three cuts later the same bytes again"
 	@echo "make serve   a demo server that stays up, with its data in demo-data/"
 	@echo "make test    run all tests (ARGS=\"-m 'not slow'\" for the quick ones)"
-	@echo "make check   format, lint, types, layering"
+	@echo "make check   format, lint, types, layering, what is in deploy/"
 	@echo "make bench   measure beside others (minutes; ARGS=--quick for less)"
 	@echo "make pins    renew requirements/ from pyproject.toml (needs uv)"
 	@echo "make clean   remove .venv and caches"
@@ -34,6 +34,7 @@ check: $(VENV)/check.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python deploy/check.py
 
 bench: $(VENV)/bench.stamp $(PEERS:%=$(VENV)/%.peer)
 	$(BIN)/python -m bench $(ARGS)
@@ -63,8 +64,8 @@ COMPILE := $(PIN) pyproject.toml requirements/build.in --extra server
 
 # Where sets meet they have the same versions, so one environment serves all targets.
 pins:
-	$(COMPILE) --extra files --group test --group check --output-file requirements/check.txt
-	$(COMPILE) --extra files --group test --constraint requirements/check.txt --output-file requirements/test.txt
+	$(COMPILE) --extra files --group test --group deploy --group check --output-file requirements/check.txt
+	$(COMPILE) --extra files --group test --group deploy --constraint requirements/check.txt --output-file requirements/test.txt
 	$(COMPILE) --constraint requirements/check.txt --output-file requirements/run.txt
 	$(COMPILE) --group bench --constraint requirements/check.txt --output-file requirements/bench.txt
 	for peer in $(PEERS); do $(PIN) --group pyproject.toml:$$peer --output-file requirements/$$peer.txt; done
