@@ -121,13 +121,18 @@ class Calls:
                 raise
         return self._attempt(call, seconds, replica, headers, self._credential.token())
 
-    def retried(self, attempt: Callable[[], T], progressed: Callable[[], bool] = lambda: False) -> T:
+    def retried(
+        self, attempt: Callable[[], T], progressed: Callable[[], bool] = lambda: False, servers: int = 1
+    ) -> T:
         """What `attempt` gives, tried again while its failure is of a retryable code, a few times at most.
 
         Other replicas are tried at once, the same one again after a pause: within `RETRY_SECONDS`, and not after a
         deadline that passed, unless the attempt had `progressed`.
+
+        Args:
+            servers: how many the attempts go to, where those are more than the connection's own.
         """
-        replicas = len(self.replicas.urls)
+        replicas = max(servers, len(self.replicas.urls))
         pause = wait_random_exponential(multiplier=0.1, max=2)
 
         def again(state: RetryCallState) -> bool:

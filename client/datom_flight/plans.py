@@ -13,12 +13,25 @@ from .protocol.errors import InternalError, VersionError
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Some of the rows: what to ask for them, and whom.
+
+    Attributes:
+        ticket: good at every replica.
+        locations: the URLs of replicas that the server names for it, best first; none is the connection's own.
+    """
+
+    ticket: bytes
+    locations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The tickets for the rows of exactly one version, or of a query of exactly these versions.
 
     Attributes:
         schema: of the rows; its metadata names the versions.
-        tickets: one a stream, in the rows' order.
+        parts: one a stream, in the rows' order.
         rows: that the streams will have together; None when only reading tells.
         project: of the version; None where the rows are computed, as of the attributes that follow.
         version: full id; None also where the history does not name the current document.
@@ -29,7 +42,7 @@ class Plan:
     """
 
     schema: pa.Schema
-    tickets: tuple[bytes, ...]
+    parts: tuple[Part, ...]
     rows: int | None
     project: str | None
     version: str | None
@@ -55,7 +68,7 @@ class Plan:
             )
         return cls(
             schema=info.schema,
-            tickets=tuple(endpoint.ticket.ticket for endpoint in info.endpoints),
+            parts=tuple(map(_part, info.endpoints)),
             rows=info.total_records if info.total_records >= 0 else None,
             project=told.get("project"),
             version=told.get("version"),
@@ -79,3 +92,9 @@ class Plan:
         if self.version is None or self.data_sha is None or self.table_rows is None:
             raise VersionError(f'the current data of "{table}" is in no version of its history')
         return PinnedTable(self.version, self.data_sha, self.parquet_sha, self.table_rows)
+
+
+def _part(endpoint: fl.FlightEndpoint) -> Part:
+    # Where it says "the connection you have", and whatever is no server of ours, is left to the connection.
+    urls = (location.uri.decode(errors="replace") for location in endpoint.locations)
+    return Part(endpoint.ticket.ticket, tuple(url for url in urls if url.startswith(("grpc://", "grpc+tls://"))))

@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from .calls import STREAM_SECONDS, Calls
 from .origins import Pinned, pins_of
+from .parts import read_table
 from .pins import Pin
 from .plans import Plan
 from .protocol.errors import InvalidRequestError
 from .protocol.names import format_instant
 from .protocol.queries import Scalar, SqlRequest
 from .reads import Instant, Reads, Scan
-from .streams import read_table
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 

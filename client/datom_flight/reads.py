@@ -12,12 +12,12 @@ from datetime import date, datetime
 import pyarrow as pa
 
 from .calls import Calls
+from .parts import iterate, read_table, read_ticket
 from .pins import Pin
-from .plans import Plan
+from .plans import Part, Plan
 from .protocol.errors import IntegrityError, InvalidRequestError
 from .protocol.messages import ReadRequest
 from .protocol.names import format_instant, is_full_version
-from .streams import iterate, read_table, read_ticket
 
 Instant = str | date | datetime
 
@@ -159,7 +159,7 @@ class Reads:
             data_sha=None if plan.version else plan.data_sha,
         )
         schema = plan.schema if columns is None else pa.schema([plan.schema.field(name) for name in columns])
-        return iterate(self._calls, replace(plan, schema=schema, tickets=(request.to_json(),), rows=None))
+        return iterate(self._calls, replace(plan, schema=schema, parts=(Part(request.to_json()),), rows=None))
 
     def warn(self, codes: Iterable[str], project: str) -> None:
         """Warn, once for each of `codes` and each project; to be called in the caller's own thread."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,12 @@ _OPTIONS = [
     # gRPC waits a second before it tries a lost connection again; a restarted server is back sooner.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # It waits twenty seconds for a machine that does not answer at all.
+    ("grpc.min_reconnect_backoff_ms", 5000),
 ]
+
+_AVOIDED_SECONDS = 30.0
+"""How long a replica that failed is not gone to just because a server named it."""
 
 
 class Replica(NamedTuple):
@@ -75,6 +81,8 @@ class _Header(fl.ClientMiddleware):  # type: ignore[misc]
 class Replicas:
     """Servers that give the same answers. Calls go to one of them until it fails, then to the next.
 
+    Streams may go to others that a server names for them.
+
     Safe to use from many threads.
 
     Attributes:
@@ -88,6 +96,7 @@ class Replicas:
         self._lock = threading.Lock()
         self._clients: dict[str, fl.FlightClient] = {}
         self._current = 0
+        self._left: dict[str, float] = {}
         self._closed = False
 
     @property
@@ -103,16 +112,22 @@ class Replicas:
             OSError: the file of `tls_root_certs` cannot be read.
         """
         with self._lock:
-            if self._closed:
-                raise InvalidRequestError("the connection is closed", hint="open another with connect()")
-            url = self.urls[self._current]
-            if url not in self._clients:
-                self._clients[url] = self._open(url)
-            return Replica(url, self._clients[url])
+            return self._replica(self.urls[self._current])
+
+    def near(self, locations: Sequence[str]) -> Replica:
+        """The server to fetch from where `locations` are named, best first: one of them or, at last, the current one.
+
+        One that failed lately comes after all others. Raises as `current`.
+        """
+        with self._lock:
+            candidates = [*filter(self._is_trusted, locations), self.urls[self._current]]
+            lately = time.monotonic() - _AVOIDED_SECONDS
+            return self._replica(min(candidates, key=lambda url: max(lately, self._left.get(url, lately))))
 
     def leave(self, replica: Replica) -> None:
         """Ask the next server from now on, unless another thread has moved on from `replica` already."""
         with self._lock:
+            self._left[replica.url] = time.monotonic()
             if self.urls[self._current] == replica.url:
                 self._current = (self._current + 1) % len(self.urls)
 
@@ -123,6 +138,17 @@ class Replicas:
             clients, self._clients = self._clients, {}
         for client in clients.values():
             client.close()
+
+    def _is_trusted(self, url: str) -> bool:
+        # A token that is sent encrypted is sent so everywhere.
+        return url.startswith("grpc+tls://") or any(own.startswith("grpc://") for own in self.urls)
+
+    def _replica(self, url: str) -> Replica:
+        if self._closed:
+            raise InvalidRequestError("the connection is closed", hint="open another with connect()")
+        if url not in self._clients:
+            self._clients[url] = self._open(url)
+        return Replica(url, self._clients[url])
 
     def _open(self, url: str) -> fl.FlightClient:
         certificates = None

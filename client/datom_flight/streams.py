@@ -1,22 +1,21 @@
-"""Reading rows: every stream checked to its end record, and taken up again where it broke."""
+"""The rows of one ticket: checked to their end record, and taken up again where the stream broke."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.flight as fl
 
-from .calls import STREAM_SECONDS, Calls, concurrently
+from .calls import STREAM_SECONDS, Calls
 from .failures import TRANSPORT_ERRORS, to_datom_error
-from .plans import Plan
+from .plans import Part
 from .protocol.errors import DatomError, IntegrityError, InternalError, UnavailableError
-from .protocol.messages import EndRecord, ReadRequest
+from .protocol.messages import EndRecord
 from .replicas import Replica
 
-CONCURRENT_STREAMS = 2
+PULL_BYTES = 8 * 1024 * 1024
+"""What a pull gathers, and at most one batch more."""
 
-_PULL_BYTES = 8 * 1024 * 1024
+_FIRST_PULL_BYTES = 64 * 1024
 
 
 class TicketStream:
@@ -33,7 +32,7 @@ class TicketStream:
     def __init__(
         self,
         calls: Calls,
-        ticket: bytes,
+        part: Part,
         *,
         version: str | None,
         data_sha: str | None = None,
@@ -43,7 +42,8 @@ class TicketStream:
         self.schema = schema
         self.received = 0
         self._calls = calls
-        self._ticket = fl.Ticket(ticket)
+        self._ticket = fl.Ticket(part.ticket)
+        self._locations = part.locations
         self._version = version
         self._data_sha = data_sha
         self._is_repeatable = is_repeatable
@@ -56,7 +56,9 @@ class TicketStream:
         self._closed = False
 
     def pull(self) -> list[pa.RecordBatch]:
-        """The next batches, a few MiB of them, none of them empty; an empty list after the last, checked, row.
+        """The next batches, some MiB of them, none of them empty; an empty list after the last, checked, row.
+
+        The first come as soon as there are any.
 
         Raises:
             UnavailableError: ``truncated`` when the stream keeps ending early; ``timeout``, ``unavailable``, ….
@@ -66,7 +68,9 @@ class TicketStream:
             return []
         if not self._is_repeatable:
             return self._try()
-        return self._calls.retried(self._try, progressed=lambda: self.received > self._received_before)
+        return self._calls.retried(
+            self._try, lambda: self.received > self._received_before, servers=len(self._locations) + 1
+        )
 
     def close(self) -> None:
         """Cancel the call, if one is under way. `pull` is refused from then on; safe from any thread."""
@@ -75,7 +79,7 @@ class TicketStream:
 
     def _try(self) -> list[pa.RecordBatch]:
         under_way = self._replica if self._reader is not None or self._failure is not None else None
-        return self._calls.attempt(self._pull, STREAM_SECONDS, under_way)
+        return self._calls.attempt(self._pull, STREAM_SECONDS, under_way or self._calls.replicas.near(self._locations))
 
     def _pull(self, replica: Replica, options: fl.FlightCallOptions) -> list[pa.RecordBatch]:
         if self._failure is not None:
@@ -98,8 +102,8 @@ class TicketStream:
         return batches
 
     def _collect(self, replica: Replica, options: fl.FlightCallOptions, batches: list[pa.RecordBatch]) -> None:
-        size = 0
-        while size < _PULL_BYTES and not self._ended:
+        size, enough = 0, PULL_BYTES if self.received else _FIRST_PULL_BYTES
+        while size < enough and not self._ended:
             if self._closed:
                 raise UnavailableError("the read was abandoned", code="cancelled")
             reader = self._reader or self._open(replica, options)
@@ -159,87 +163,3 @@ class TicketStream:
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.cancel()
-
-
-def iterate(calls: Calls, plan: Plan) -> Iterator[pa.RecordBatch]:
-    """The rows of `plan`, batch by batch as they arrive; leaving the iteration early cancels the call.
-
-    Raises:
-        DatomError: as `TicketStream.pull`; batches given before it are the plan's rows, in order.
-    """
-    rows = 0
-    for ticket in plan.tickets:
-        stream = _stream(calls, plan, ticket)
-        try:
-            batches = stream.pull() if plan.is_repeatable else calls.retried(stream.pull)
-            while batches:
-                yield from batches
-                batches = stream.pull()
-        finally:
-            stream.close()
-        rows += stream.received
-    _check_total(plan, rows)
-
-
-def read_table(calls: Calls, plan: Plan) -> pa.Table:
-    """The rows of `plan` as one table: all of them, checked, or an error as of `TicketStream.pull`.
-
-    A few streams run side by side; a dictionary column has one dictionary.
-    """
-    return _read(calls, plan) if plan.is_repeatable else calls.retried(lambda: _read(calls, plan))
-
-
-def _read(calls: Calls, plan: Plan) -> pa.Table:
-    streams = [_stream(calls, plan, ticket) for ticket in plan.tickets]
-    try:
-        parts = concurrently(_drain, streams, CONCURRENT_STREAMS) if len(streams) > 1 else [*map(_drain, streams)]
-    except BaseException:
-        for stream in streams:
-            stream.close()
-        raise
-    _check_total(plan, sum(stream.received for stream in streams))
-    return _table([batch for part in parts for batch in part], plan.schema)
-
-
-def read_ticket(calls: Calls, request: ReadRequest, data_sha: str | None) -> pa.Table | None:
-    """The rows of a request that names a full version, in one round trip: the request is the ticket.
-
-    None when the table is too long for one call's deadline; `read_table` can then still read it in parts.
-    """
-    stream = TicketStream(calls, request.to_json(), version=request.version, data_sha=data_sha)
-    try:
-        batches = _drain(stream)
-    except DatomError as error:
-        if error.code == "timeout" and stream.received:
-            return None
-        raise
-    finally:
-        stream.close()
-    return _table(batches, stream.schema)
-
-
-def _stream(calls: Calls, plan: Plan, ticket: bytes) -> TicketStream:
-    return TicketStream(
-        calls,
-        ticket,
-        version=plan.version,
-        data_sha=plan.data_sha,
-        schema=plan.schema,
-        is_repeatable=plan.is_repeatable,
-    )
-
-
-def _drain(stream: TicketStream) -> list[pa.RecordBatch]:
-    batches: list[pa.RecordBatch] = []
-    while pulled := stream.pull():
-        batches += pulled
-    return batches
-
-
-def _table(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
-    return pa.Table.from_batches(batches, schema=schema).unify_dictionaries()
-
-
-def _check_total(plan: Plan, rows: int) -> None:
-    if plan.rows is not None and rows != plan.rows:
-        raise UnavailableError(f"{rows} rows came where {plan.rows} were announced", code="truncated")
