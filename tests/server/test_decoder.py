@@ -60,7 +60,7 @@ def group(index: int = 0, columns: tuple[str, ...] | None = None) -> RowGroup:
 
 def rows_of(chunks: Chunks | None) -> int:
     assert chunks is not None
-    return sum(part.num_rows for part in chunks)
+    return sum(piece.rows.num_rows for piece in chunks)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_the_first_rows_are_there_before_the_last_are_decoded(source: Source) ->
     chunks = source.chunks(Decoder(100 * MIB))
     assert chunks is not None
     rows = iter(chunks)
-    assert next(rows).num_rows == MIB // 8
+    assert next(rows).rows.num_rows == MIB // 8
     assert source.decoded == 1
     source.go_on.set()
     assert len(list(rows)) == 7
@@ -169,7 +169,7 @@ def test_batches_with_equal_dictionaries_share_one() -> None:
     for part in given:
         chunks.add(part)
     chunks.end()
-    first, second, third = chunks
+    first, second, third = (piece.rows for piece in chunks)
     assert [first, second, third] == given
     assert first.schema == second.schema == third.schema
     places = [part.column(0).dictionary.buffers()[2].address for part in (first, second, third)]

@@ -17,7 +17,8 @@ from datom_flight.protocol.errors import DatomError
 from datom_flight_server.model import Kind, TableVersion
 from datom_flight_server.storage.local import LocalStore
 from datom_flight_server.versions.payloads import Payloads
-from datom_flight_server.versions.tables import MAX_BATCH_BYTES, Selection, StoredTable
+from datom_flight_server.versions.pieces import MAX_BATCH_BYTES
+from datom_flight_server.versions.tables import Selection, StoredTable
 
 DATA_SHA = "ab" * 32
 MIB = 1024 * 1024
@@ -96,6 +97,37 @@ def test_row_groups_that_cannot_match_are_not_read(tmp_path: Path, numbers: pa.T
         assert table._row_groups(Selection(predicate=wanted, predicate_columns=("n",), pruning=wanted)) == [5]
         found = rows_of(table, predicate=wanted, predicate_columns=("n",), pruning=wanted)
         assert found["n"].to_pylist() == [5_500]
+
+
+def test_of_row_groups_without_a_match_only_the_predicates_columns_are_decoded(
+    tmp_path: Path, numbers: pa.Table
+) -> None:
+    with stored(tmp_path, numbers, row_group_size=1000) as table:
+        found = rows_of(table, predicate=pc.field("n").isin([1, 5_501]), predicate_columns=("n",))
+        whole = [group for group in range(10) if table._parquet.has(group, numbers.column_names)]
+    assert found["text"].to_pylist() == ["row 1", "row 5501"]
+    assert whole == [0, 5]
+
+
+@pytest.mark.parametrize("memory_bytes", [1, 256 * MIB])
+def test_a_predicate_gives_the_same_rows_wherever_they_come_from(
+    tmp_path: Path, numbers: pa.Table, memory_bytes: int
+) -> None:
+    with stored(tmp_path, numbers, memory_bytes, row_group_size=3000) as table:
+        for predicate in (
+            pc.field("n").isin(list(range(3, 10_000, 7))),
+            pc.field("n") >= 0,
+            pc.field("n") < 0,
+            pc.field("n") < 4000,
+        ):
+            chosen = {"predicate": predicate, "predicate_columns": ("n",)}
+            for _ in range(2):
+                assert rows_of(table, **chosen).equals(numbers.filter(predicate))
+                assert rows_of(table, columns=("text",), limit=10, **chosen).equals(
+                    numbers.filter(predicate).select(["text"]).slice(0, 10)
+                )
+        assert rows_of(table, predicate=pc.scalar(True)).equals(numbers)
+        assert rows_of(table, predicate=pc.scalar(False)).num_rows == 0
 
 
 def test_the_ranges_of_a_large_table_are_its_rows_in_file_order(tmp_path: Path) -> None:

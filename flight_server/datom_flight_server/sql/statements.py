@@ -16,8 +16,9 @@ from datom_flight.protocol.queries import TablePin
 from ..auth.base import Policy
 from ..model import Principal
 from ..versions.payloads import Payloads
+from ..versions.pieces import cut
 from ..versions.projects import Projects
-from ..versions.tables import Selection, StoredTable, cut
+from ..versions.tables import Selection, StoredTable
 from . import simple
 from .constants import bind
 from .engine import Engine, Job

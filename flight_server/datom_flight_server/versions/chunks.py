@@ -7,15 +7,17 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from .pieces import Piece
+
 
 class TooLargeError(Exception):
     """The row group is larger than there is room for: the rest of it does not come."""
 
 
 class Chunks:
-    """Batches that one thread adds and any number of others read from the start, waiting for what is to come.
+    """Pieces that one thread adds and any number of others read from the start, waiting for what is to come.
 
-    Batches with equal dictionaries get to share one.
+    Those with equal dictionaries get to share one.
 
     Attributes:
         size_bytes: of the buffers of all added so far.
@@ -23,7 +25,7 @@ class Chunks:
 
     def __init__(self) -> None:
         self.size_bytes = 0
-        self._batches: list[pa.RecordBatch] = []
+        self._pieces: list[Piece] = []
         self._ended = False
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
@@ -31,11 +33,12 @@ class Chunks:
     def add(self, batch: pa.RecordBatch) -> None:
         """The next rows."""
         size = int(batch.get_total_buffer_size())
-        if self._batches:
-            batch, saved = _sharing(batch, self._batches[-1])
+        if self._pieces:
+            batch, saved = _sharing(batch, self._pieces[-1].rows)
             size -= saved
+        piece = Piece.of(batch)
         with self._changed:
-            self._batches.append(batch)
+            self._pieces.append(piece)
             self.size_bytes += size
             self._changed.notify_all()
 
@@ -46,17 +49,17 @@ class Chunks:
             self._failure = failure
             self._changed.notify_all()
 
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
+    def __iter__(self) -> Iterator[Piece]:
         index = 0
-        while (batch := self._batch(index)) is not None:
-            yield batch
+        while (piece := self._piece(index)) is not None:
+            yield piece
             index += 1
 
-    def _batch(self, index: int) -> pa.RecordBatch | None:
+    def _piece(self, index: int) -> Piece | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or index < len(self._batches))
-            if index < len(self._batches):
-                return self._batches[index]
+            self._changed.wait_for(lambda: self._ended or index < len(self._pieces))
+            if index < len(self._pieces):
+                return self._pieces[index]
             if self._failure is not None:
                 raise self._failure
             return None

@@ -97,6 +97,10 @@ class Decoder:
                 return chunks
         return None
 
+    def has(self, group: RowGroup) -> bool:
+        """Whether `find` would give something; looking does not count as asking."""
+        return any(key in self.memory or key in self._alive for key in (group, group._replace(columns=None)))
+
     def ahead(self, batches: Batches) -> Batches:
         """`batches`, each made while the one before is being used. They are closed with this."""
         coming = self._pool.submit(next, batches, None)

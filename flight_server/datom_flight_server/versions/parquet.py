@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,8 +17,10 @@ import pyarrow.parquet as pq
 from .chunks import Chunks, TooLargeError
 from .decoder import Batches, RowGroup
 from .payloads import Payload
+from .pieces import Piece
 
 Columns = tuple[str, ...]
+Pieces = Generator[Piece, None, None]
 
 _CHUNK_BYTES = 15 * 1024 * 1024
 """Decoded at a time where the whole row group is to stay; a little less than four batches of a stream."""
@@ -100,29 +103,37 @@ class ParquetObject:
         fragment = ds.ParquetFileFormat().make_fragment(self._file.open(), row_groups=list(groups))
         return [group.id for group in fragment.subset(predicate, schema=self.footer.schema).row_groups]
 
-    def rows(self, groups: Sequence[int], columns: Sequence[str]) -> Batches:
-        """The rows of these row groups, in order, with these columns or more, in batches of some MiB.
+    def has(self, group: int, columns: Sequence[str]) -> bool:
+        """Whether that row group with these columns, or more, is in memory or on its way there."""
+        return self._decoder.has(RowGroup(self._content, group, self._in_file_order(columns)))
+
+    def rows(self, groups: Iterable[int], columns: Sequence[str]) -> Pieces:
+        """The rows of these row groups, in order, with these columns or more, in pieces of some MiB.
 
         The row groups to come are decoded while the rows of one are used, and all stay in memory, as far as there is
         room.
         """
         wanted = self._in_file_order(columns)
-        waiting = deque(groups)
+        coming = iter(groups)
         begun: deque[tuple[int, Chunks | None]] = deque()
-        while waiting or begun:
-            while waiting and len(begun) < self._decoder.workers:
-                begun.append((waiting[0], self._chunks(waiting.popleft(), wanted)))
+        while True:
+            for index in islice(coming, self._decoder.workers - len(begun)):
+                begun.append((index, self._chunks(index, wanted)))
+            if not begun:
+                return
             index, chunks = begun.popleft()
             yield from self._read(index, wanted, chunks or self._chunks(index, wanted))
 
-    def first_rows(self, groups: Sequence[int], columns: Sequence[str], count: int) -> Batches:
+    def first_rows(self, groups: Sequence[int], columns: Sequence[str], count: int) -> Pieces:
         """The same, where some `count` rows will do: what is not in memory is decoded as far as that takes."""
         wanted = self._in_file_order(columns)
         for index in groups:
             if (chunks := self._decoder.find(RowGroup(self._content, index, wanted))) is not None:
                 yield from self._read(index, wanted, chunks)
             else:
-                yield from self._decoded(index, wanted, min(count, self._rows_in(_STEP_BYTES, wanted)))
+                steps = self._decoded(index, wanted, min(count, self._rows_in(_STEP_BYTES, wanted)))
+                with closing(steps) as batches:
+                    yield from map(Piece.of, batches)
 
     def _in_file_order(self, columns: Sequence[str]) -> Columns | None:
         if len(columns) == len(self.footer.schema):
@@ -139,13 +150,13 @@ class ParquetObject:
         size_bytes = int(self._row_bytes(columns) * self.footer.group_rows[index])
         return self._decoder.chunks(group, size_bytes, lambda: self._decoded(index, columns, rows))
 
-    def _read(self, index: int, columns: Columns | None, chunks: Chunks | None) -> Batches:
+    def _read(self, index: int, columns: Columns | None, chunks: Chunks | None) -> Pieces:
         done = 0
         if chunks is not None:
             try:
-                for batch in chunks:
-                    yield batch
-                    done += batch.num_rows
+                for piece in chunks:
+                    yield piece
+                    done += piece.rows.num_rows
             except TooLargeError:
                 self.footer.oversized.add(index)
             else:
@@ -154,7 +165,7 @@ class ParquetObject:
         with closing(self._decoder.ahead(steps)) as batches:
             for batch in batches:
                 if done < batch.num_rows:
-                    yield batch.slice(done)
+                    yield Piece.of(batch.slice(done))
                 done = max(0, done - batch.num_rows)
 
     def _decoded(self, index: int, columns: Columns | None, rows: int) -> Batches:

@@ -14,20 +14,13 @@ from datom_flight.protocol.errors import DatomError, InvalidRequestError
 from ..metadata import layout
 from ..model import Kind, TableVersion
 from ..storage.base import ObjectStore
-from .decoder import Batches
-from .parquet import ParquetObject
+from .parquet import Columns, ParquetObject, Pieces
 from .payloads import Payload, Payloads
-
-MAX_BATCH_BYTES = 4 * 1024 * 1024
-"""Of IPC, for a batch of more than one row."""
+from .pieces import Piece, cut
 
 _ENDPOINT_ROWS = 1_000_000
 _ENDPOINT_BYTES = 64 * 1024 * 1024
 _MAX_ENDPOINTS = 64
-_FILTERED_ROWS = 64 * 1024
-"""At once: what a predicate computes on the way may take 1 KiB a row."""
-_MAX_COLUMN_IPC_BYTES = 512
-"""What a column adds to a batch beside its values: its description, and the padding of its buffers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,45 +141,55 @@ class StoredTable:
             ranges.append((first, end))
         return ranges
 
-    def batches(self, selection: Selection) -> Batches:
+    def batches(self, selection: Selection) -> Generator[pa.RecordBatch, None, None]:
         """The rows of `selection`, in file order, each batch of ``schema_of(selection.columns)``; see `runs`."""
+        metadata = self.schema.metadata
         with closing(self.runs(selection)) as runs:
             for run in runs:
-                yield from run
+                yield from (batch.replace_schema_metadata(metadata) for batch in run)
 
     def runs(self, selection: Selection) -> Generator[list[pa.RecordBatch], None, None]:
         """The rows of `selection`, in file order; batches of one list share their dictionaries.
 
-        Each batch is of ``schema_of(selection.columns)`` and keeps to `MAX_BATCH_BYTES`. Memory is bounded, whatever
-        the table's size.
+        Each batch is of ``schema_of(selection.columns)``, but for the schema's metadata, and keeps to
+        `MAX_BATCH_BYTES`. Memory is bounded, whatever the table's size.
 
         Raises:
             DatomError: ``invalid_argument`` where the predicate cannot be computed for a row; ``document_unreadable``.
         """
-        schema = self.schema_of(selection.columns)
+        columns = None if selection.columns is None else self.schema_of(selection.columns).names
         left = self.num_rows if selection.limit is None else selection.limit
-        with _readable(self.version, selection.predicate), closing(self._decoded(selection)) as decoded:
-            for chunk in decoded:
-                run: list[pa.RecordBatch] = []
-                for part in [chunk] if selection.predicate is None else _filtered(chunk, selection.predicate):
-                    batch = part.select(schema.names).slice(0, left).replace_schema_metadata(schema.metadata)
-                    left -= batch.num_rows
-                    run += cut(batch)
+        with _readable(self.version, selection.predicate), closing(self._pieces(selection)) as pieces:
+            for piece in pieces:
+                run = _run(piece, columns, selection, left)
+                left -= sum(batch.num_rows for batch in run)
                 if run:
                     yield run
                 if left <= 0:
                     return
 
-    def _decoded(self, selection: Selection) -> Batches:
+    def _pieces(self, selection: Selection) -> Pieces:
         groups = self._row_groups(selection)
         if selection.limit == 0:
             return
         columns = selection.columns or tuple(self.schema.names)
         columns = (*columns, *(name for name in selection.predicate_columns if name not in set(columns)))
-        if selection.limit is None or selection.limit >= self.num_rows:
+        if selection.predicate is not None:
+            yield from self._parquet.rows(self._promising(groups, selection, columns), columns)
+        elif selection.limit is None or selection.limit >= self.num_rows:
             yield from self._parquet.rows(groups, columns)
         else:
             yield from self._parquet.first_rows(groups, columns, selection.limit)
+
+    def _promising(self, groups: Sequence[int], selection: Selection, columns: Columns) -> Iterator[int]:
+        """Those of the row groups that are in memory, or have a row for which the predicate is true."""
+        read = selection.predicate_columns
+        for group in groups:
+            if len(read) < len(columns) and not self._parquet.has(group, columns):
+                with closing(self._parquet.rows([group], read)) as pieces:
+                    if not any(piece.mask(selection.predicate, read).true_count for piece in pieces):
+                        continue
+            yield group
 
     def _row_groups(self, selection: Selection) -> list[int]:
         first, end = selection.row_groups or (0, self.num_row_groups)
@@ -196,10 +199,16 @@ class StoredTable:
         return groups if selection.pruning is None else self._parquet.matching(groups, selection.pruning)
 
 
-def _filtered(chunk: pa.RecordBatch, predicate: pc.Expression) -> list[pa.RecordBatch]:
-    """The rows of `chunk` for which `predicate` is true; few are put together."""
-    parts = [chunk.slice(start, _FILTERED_ROWS).filter(predicate) for start in range(0, chunk.num_rows, _FILTERED_ROWS)]
-    return parts if sum(part.num_rows for part in parts) > _FILTERED_ROWS else [pa.concat_batches(parts)]
+def _run(piece: Piece, columns: Sequence[str] | None, selection: Selection, most: int) -> list[pa.RecordBatch]:
+    """At most so many of the rows of `piece` that `selection` asks for, with these columns, all if None."""
+    rows = piece.rows
+    if selection.predicate is not None:
+        mask = piece.mask(selection.predicate, selection.predicate_columns)
+        if mask.true_count < rows.num_rows:
+            rows = (rows if columns is None else rows.select(columns)).filter(mask)
+    if rows is piece.rows and columns is None and rows.num_rows <= most:
+        return piece.run()
+    return list(cut((rows if columns is None else rows.select(columns)).slice(0, most)))
 
 
 @contextmanager
@@ -219,25 +228,6 @@ def _identified(schema: pa.Schema, found: TableVersion) -> pa.Schema:
     identity = {"project": found.project, "table": found.table, "version": found.version, "data_sha": found.data_sha}
     named = {f"datom.{key}": value for key, value in identity.items() if value is not None}
     return schema.with_metadata({**(schema.metadata or {}), **named})
-
-
-def cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """`batch` in slices that keep to `MAX_BATCH_BYTES`; no slice has no rows, nothing is copied."""
-    if batch.num_rows == 0:
-        return
-    if batch.num_rows == 1 or _fits(batch):
-        yield batch
-        return
-    half = batch.num_rows // 2
-    yield from cut(batch.slice(0, half))
-    yield from cut(batch.slice(half))
-
-
-def _fits(batch: pa.RecordBatch) -> bool:
-    # what can be said without writing it out: values, and their description
-    if batch.nbytes + batch.num_columns * _MAX_COLUMN_IPC_BYTES <= MAX_BATCH_BYTES:
-        return True
-    return bool(pa.ipc.get_record_batch_size(batch) <= MAX_BATCH_BYTES)
 
 
 def _listed(names: Sequence[str], most: int = 40) -> str:
