@@ -7,6 +7,7 @@ and no SQL.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -93,6 +94,8 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
         largest: bytes of the largest batch written.
         results: of queries, by their text; every other stream of one has its rows the other way round.
         pins: that queries are said to be computed from.
+        locations: named for each of the streams of a table, in turn.
+        sent: bytes of all batches of streams so far.
     """
 
     def __init__(
@@ -112,6 +115,9 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
         self.largest = 0
         self.results: dict[str, pa.Table] = {}
         self.pins: list[dict[str, str]] = []
+        self.locations: list[list[str]] = [[]]
+        self.sent = 0
+        self._lock = threading.Lock()
         self._reversed = False
         self._streams = streams
         self._batch_rows = batch_rows
@@ -289,7 +295,10 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
         return fl.FlightInfo(
             self._schema(request, stored),
             fl.FlightDescriptor.for_command(b""),
-            [fl.FlightEndpoint(ticket, []) for ticket in tickets],
+            [
+                fl.FlightEndpoint(ticket, locations)
+                for ticket, locations in zip(tickets, itertools.cycle(self.locations), strict=False)
+            ],
             stored.rows.num_rows,
             -1,
             True,
@@ -339,6 +348,8 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
                     return
                 if sent == stall_after:
                     self.faults.release.wait()
+                with self._lock:
+                    self.sent += batch.nbytes
                 yield pa.RecordBatchReader.from_batches(schema, [batch])
             if break_after == sent + 1:
                 raise fl.FlightUnavailableError("the server is stopping")
