@@ -69,14 +69,19 @@ def test_a_slow_user_of_a_scan_keeps_the_rows_from_coming() -> None:
     table = pa.table({"x": pa.array(["x" * MIB]).take(pa.array([0] * 3 * 128))})
     with WireServer(streams=3, batch_rows=1) as server, datom_flight.connect(server.url, token="") as conn:
         server.put("dm", table)
-        taken = 0
-        for batch in conn.scan("dm"):
-            if not taken:
-                await_condition(lambda: server.sent > 75 * MIB, 20, "the rows that may wait have come")
-                assert gets(server) == 2
-            taken += batch.nbytes
-            # Besides what may wait, each of two streams has a pull in hand, and what gRPC and the kernel hold.
-            assert server.sent - taken < (64 + 2 * 60) * MIB
+        reader = conn.scan("dm")
+        taken = reader.read_next_batch().nbytes
+        seen: list[int] = []
+
+        def nothing_comes() -> bool:
+            seen.append(server.sent)
+            return len(seen) > 10 and seen[-1] == seen[-10]
+
+        await_condition(nothing_comes, 20, "no more rows come")
+        assert gets(server) == 2
+        # Besides what may wait, each of two streams has a pull in hand, and what gRPC and the kernel hold.
+        assert server.sent < (64 + 2 * 60) * MIB
+        taken += sum(batch.nbytes for batch in reader)
         assert taken > table.num_rows * MIB
 
 
