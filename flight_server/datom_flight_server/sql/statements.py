@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import pyarrow as pa
 
@@ -26,7 +27,7 @@ from .history import History
 from .plans import Plan, batch_bytes, pins_metadata
 from .recent import Recent
 from .references import CheckedSelect, HistoryCall, Reference, check
-from .resolving import Pinned, Resolved, Resolver
+from .resolving import Pinned, Resolved, Resolver, pins_of
 from .selects import SelectParser
 from .views import Files, Views
 from .where import WhereCompiler
@@ -50,6 +51,7 @@ class _Outcome:
     """
 
     schema: pa.Schema
+    parameter_names: tuple[str, ...] = ()
     read: ReadRequest | None = None
     rows: tuple[pa.RecordBatch, ...] = ()
 
@@ -107,21 +109,23 @@ class Statements:
         """
         if as_of is not None:
             parse_instant(as_of)
-        checked = self._checked(query, parameters)
-        resolver = self._resolver(principal, project, as_of, pins=pins)
-        outcome = self._outcome(checked, resolver, parameters, as_of, is_cancelled)
-        plan = Plan(
+        names: tuple[tuple[str, Pinned], ...] = ()
+        outcome = self._outcomes.get(_key(query, parameters))
+        if outcome is None:
+            resolver = self._resolver(principal, project, as_of, pins=pins)
+            outcome = self._outcome(self._checked(query, parameters), resolver, parameters, as_of, is_cancelled)
+            names = resolver.names
+        metadata = {**(outcome.schema.metadata or {}), **pins_metadata(pins_of(names))}
+        return Plan(
             query=query,
             project=project,
             as_of=as_of,
-            names=resolver.names,
-            schema=outcome.schema,
-            parameter_names=checked.select.parameters,
+            names=names,
+            schema=outcome.schema.with_metadata(metadata),
+            parameter_names=outcome.parameter_names,
             parameters=parameters,
             simple=outcome.read,
         )
-        metadata = {**(plan.schema.metadata or {}), **pins_metadata(plan.pins)}
-        return replace(plan, schema=plan.schema.with_metadata(metadata))
 
     def run(
         self, principal: Principal, plan: Plan, is_cancelled: Callable[[], bool] = lambda: False
@@ -150,7 +154,7 @@ class Statements:
     def _batches(
         self, principal: Principal, plan: Plan, is_cancelled: Callable[[], bool]
     ) -> Generator[pa.RecordBatch, None, None]:
-        known = None if plan.names else self._outcomes.get(_key(plan.query, plan.parameters, {}))
+        known = self._outcomes.get(_key(plan.query, plan.parameters))
         if known is not None and known.rows:
             yield from known.rows
             return
@@ -206,7 +210,9 @@ class Statements:
         resolved = resolver.resolve(asked)
         with self._open(resolved) as table:
             request = simple.read_request(checked, resolved.pinned, table.schema, self._parser, self._where)
-            return None if request is None else _Outcome(table.schema_of(request.columns), request)
+            if request is None:
+                return None
+            return _Outcome(table.schema_of(request.columns), checked.select.parameters, request)
 
     def _computed(
         self, checked: CheckedSelect, resolver: Resolver, as_of: str | None, is_cancelled: Callable[[], bool]
@@ -215,9 +221,9 @@ class Statements:
         caller = resolver.principal.name
         with self._job(checked, resolver, as_of) as job:
             if not simple.is_constant(checked):
-                return _Outcome(self._engine.schema(job, caller, is_cancelled))
+                return _Outcome(self._engine.schema(job, caller, is_cancelled), checked.select.parameters)
             rows = tuple(self._engine.batches(job, caller, is_cancelled))
-            return _Outcome(rows[0].schema, rows=rows)
+            return _Outcome(rows[0].schema, checked.select.parameters, rows=rows)
 
     def _rows(
         self, resolver: Resolver, checked: CheckedSelect, request: ReadRequest
@@ -271,8 +277,10 @@ class Statements:
             yield Job(self._parser.text(checked.select.tree), tuple(views.statements), folder)
 
 
-def _key(query: str, parameters: pa.RecordBatch | None, settled: Mapping[str, Pinned]) -> tuple[str, bytes, object]:
-    """By which an outcome is known: all that it depends on."""
+def _key(
+    query: str, parameters: pa.RecordBatch | None, settled: Mapping[str, Pinned] = MappingProxyType({})
+) -> tuple[str, bytes, object]:
+    """By which an outcome is known: all that it depends on; without `settled`, of a query that reads no table."""
     return query, b"" if parameters is None else batch_bytes(parameters), tuple(settled.items())
 
 
