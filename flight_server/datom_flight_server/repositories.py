@@ -5,17 +5,23 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from .metadata.bare import BareRepository
+from .metadata.observed import ObservedRepository
 from .model import RepositoryAccess
+from .outcomes import Outcomes
 
 
 class Repositories:
-    """Opens data repositories; their clones are kept below one directory."""
+    """Opens data repositories; their clones are kept below one directory.
+
+    Attributes:
+        outcomes: of all that was asked of their remotes.
+    """
 
     def __init__(self, directory: Path) -> None:
+        self.outcomes = Outcomes()
         self._directory = directory
 
-    def open(self, access: RepositoryAccess) -> BareRepository:
+    def open(self, access: RepositoryAccess) -> ObservedRepository:
         """The branch of `access`. Nothing is asked of the remote yet."""
         place = hashlib.sha256(f"{access.url}\n{access.branch}".encode()).hexdigest()[:16]
-        return BareRepository(access.url, access.token, access.branch, self._directory / place)
+        return ObservedRepository(access.url, access.token, access.branch, self._directory / place, self.outcomes)

@@ -36,6 +36,10 @@ class ProjectSource(Protocol):
         """
         ...
 
+    def age_seconds(self) -> float | None:
+        """How old what is known is; None where it cannot change, or nothing is known yet."""
+        ...
+
     def problems(self) -> list[str]:
         """What is wrong now, one sentence each, for those who run the server."""
         ...

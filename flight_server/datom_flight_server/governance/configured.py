@@ -8,7 +8,6 @@ from dataclasses import replace
 from ..model import Project, RepositoryAccess, S3Access
 from ..settings import Settings
 from .base import ProjectSource
-from .repository import GovernanceRepository
 
 
 class ConfiguredProjects:
@@ -65,6 +64,10 @@ class ConfiguredProjects:
         """See `ProjectSource.problems`."""
         return self._governed.problems() if self._governed is not None else []
 
+    def age_seconds(self) -> float | None:
+        """See `ProjectSource.age_seconds`."""
+        return None if self._governed is None else self._governed.age_seconds()
+
     def hidden(self) -> Mapping[str, Project]:
         """The governed projects that are served from where the settings place their data instead."""
         governed = self._governed.projects() if self._governed is not None else {}
@@ -85,6 +88,9 @@ def project_source(settings: Settings) -> ConfiguredProjects:
     """The projects that `settings` name and find, not started yet."""
     governed = None
     if settings.governance is not None:
+        # git is loaded by servers that need it
+        from .repository import GovernanceRepository
+
         token = settings.governance.token
         governed = GovernanceRepository(
             settings.governance.repo,

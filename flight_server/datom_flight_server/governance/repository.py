@@ -15,6 +15,7 @@ from datom_flight.protocol.errors import DatomError, UnavailableError
 from datom_flight.protocol.names import validate_name
 
 from ..model import Project
+from ..outcomes import Outcomes
 from .clone import Clone
 from .references import parse_reference
 
@@ -52,10 +53,15 @@ class GovernanceRepository:
         url: https, ssh, or a folder.
         token: for https; None is no authentication, or the ssh agent's.
         directory: below it the clone is kept, in a folder of its own for each `url`.
+
+    Attributes:
+        outcomes: of all fetches.
     """
 
     def __init__(self, url: str, token: str | None, directory: Path, refresh_seconds: float = REFRESH_SECONDS) -> None:
         self.url = url
+        self.outcomes = Outcomes()
+        self._read_at: float | None = None
         place = directory / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.git"
         self._clone = Clone(url, token, place, lambda: self._closed)
         self._refresh_seconds = refresh_seconds
@@ -110,6 +116,10 @@ class GovernanceRepository:
         failure = [self._failure] if self._failure else []
         return failure + [f"governance: {fault.message}" for fault in self._state.faults.values()]
 
+    def age_seconds(self) -> float | None:
+        """See `ProjectSource.age_seconds`."""
+        return None if self._read_at is None else time.monotonic() - self._read_at
+
     def _knows(self, name: str) -> bool:
         return name in self._state.projects or name in self._state.faults
 
@@ -132,11 +142,15 @@ class GovernanceRepository:
                 if self._closed:
                     return
                 self._begun += 1
-            failure = self._attempt(self._clone.fetch)
+            failure = self._attempt(self._fetch)
             with self._changed:
                 self._note(failure)
                 self._ended = self._begun
                 self._changed.notify_all()
+
+    def _fetch(self) -> str:
+        with self.outcomes.of("fetch"):
+            return self._clone.fetch()
 
     def _attempt(self, look: Callable[[], str | None]) -> str | None:
         try:
@@ -163,6 +177,7 @@ class GovernanceRepository:
     def _note(self, failure: str | None) -> None:
         self._attempted = time.monotonic()
         if failure is None:
+            self._read_at = self._attempted
             if self._failing_since is not None:
                 _log.warning('the governance repository "%s" can be reached again', self.url)
             self._failure, self._failing_since = None, None

@@ -91,8 +91,19 @@ class Engine:
         self._changed = threading.Condition()
         self._idle: deque[Process] = deque()
         self._busy: set[_Turn] = set()
+        self._waiting = 0
         self._starting = False
         self._closed = False
+
+    @property
+    def running(self) -> int:
+        """How many queries run now."""
+        return len(self._busy)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn."""
+        return self._waiting
 
     def start(self) -> None:
         """Have a process ready soon, before the next query asks for one."""
@@ -231,7 +242,9 @@ class Engine:
                         raise UnavailableError(busy, code="overloaded", hint="try again later")
                 if is_cancelled():
                     raise _cancelled()
+                self._waiting += 1
                 self._changed.wait(_NOTICE_SECONDS)
+                self._waiting -= 1
             if self._closed:
                 raise _stopping()
             turn = _Turn(self._limits, self._clock, caller, is_cancelled, self._ready_process())

@@ -179,6 +179,7 @@ class S3Store:
             retry=tenacity.retry_if_exception(is_passing),
             stop=tenacity.stop_after_attempt(self._deadlines.attempts) | tenacity.stop_before_delay(seconds),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
+            before_sleep=self._clients.count_retry,
             reraise=True,
         )
         try:

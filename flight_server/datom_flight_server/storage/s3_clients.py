@@ -39,10 +39,14 @@ class S3Clients:
 
     Every method raises what boto3 and pyarrow raise when there are no credentials (the next call looks again), or
     they are not a pair.
+
+    Attributes:
+        retries: how often stores sent a control request again.
     """
 
     def __init__(self, deadlines: Deadlines | None = None) -> None:
         self.deadlines = deadlines or Deadlines()
+        self.retries = 0
         self._with_keys = _Session()
         self._with_chain = _Session()
         self._chain: Credentials | None = None
@@ -66,6 +70,10 @@ class S3Clients:
             known = credentials, self._build_bulk(client, access, bucket, credentials)
             self._bulk[access, bucket] = known
         return known[1]
+
+    def count_retry(self, *_: object) -> None:
+        """A request is about to be sent again."""
+        self.retries += 1
 
     def _boto(self, access: S3Access, silence_seconds: float) -> S3Client:
         known = access, silence_seconds

@@ -53,11 +53,14 @@ class Decoder:
 
     Attributes:
         memory: what is kept; there is room in it for other things, too.
+        hits, misses: how often a row group that was asked for was in memory or under way, and had to be decoded.
         workers: how many row groups are decoded at a time.
     """
 
     def __init__(self, memory_bytes: int) -> None:
         self.memory: Memory[Any] = Memory(memory_bytes)
+        self.hits = 0
+        self.misses = 0
         self.workers = os.cpu_count() or 1
         self._bytes = 0
         self._alive: weakref.WeakValueDictionary[Hashable, Chunks] = weakref.WeakValueDictionary()
@@ -78,6 +81,7 @@ class Decoder:
             found = self.find(group)
             if found is not None:
                 return found
+            self.misses += 1
             chunks = Chunks()
             room = self._room_for(group, chunks, size_bytes)
             if room is None:
@@ -94,6 +98,7 @@ class Decoder:
         for key in dict.fromkeys((group, group._replace(columns=None))):
             chunks: Chunks | None = self.memory.get(key) or self._alive.get(key)
             if chunks is not None:
+                self.hits += 1
                 return chunks
         return None
 

@@ -73,6 +73,15 @@ class Documents:
         if entry is not None:
             entry.checked = float("-inf")
 
+    def ages(self) -> dict[str, float]:
+        """For each store, by its uri, the seconds since it last said how a document of it is."""
+        now = self._clock()
+        with self._lock:
+            ages: dict[str, float] = {}
+            for (uri, _), entry in self._entries.items():
+                ages[uri] = min(ages.get(uri, float("inf")), now - entry.checked)
+        return ages
+
     def _ask(self, store: ObjectStore, key: str, parse: Callable[[bytes, str], T]) -> _Entry[T]:
         place = (store.uri, key)
         entry: _Entry[T] | None = self._kept(place)

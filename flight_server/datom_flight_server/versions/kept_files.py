@@ -45,9 +45,15 @@ class KeptFiles:
         directory: made if missing; may be shared with other processes.
         max_bytes: of all files. The newest is kept whatever its size, so that it can be read.
         clock: seconds, monotonic.
+
+    Attributes:
+        evictions: how many files this process dropped for others.
+        spoiled: how many it dropped because they did not hold what is recorded.
     """
 
     def __init__(self, directory: Path, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.evictions = 0
+        self.spoiled = 0
         self._directory = directory
         self._max_bytes = max_bytes
         self._clock = clock
@@ -59,6 +65,20 @@ class KeptFiles:
         self._scan_due = float("-inf")
         directory.mkdir(parents=True, exist_ok=True)
         self._sweep()
+
+    @property
+    def max_bytes(self) -> int:
+        """Of all files."""
+        return self._max_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all files now, as far as this process knows of what others keep."""
+        with self._making_room:
+            if self._scan_due == float("-inf"):
+                self._bytes = sum(size for size, _ in self._by_use())
+                self._scan_due = self._clock()
+            return self._bytes
 
     def path(self, place: str, content: str) -> Path:
         """Where the file of that `content` from that `place` is, if there is one."""
@@ -141,6 +161,7 @@ class KeptFiles:
                 self._checked[path] = stamp
                 return True
         path.unlink(missing_ok=True)
+        self.spoiled += 1
         return False
 
     def _touch(self, path: Path) -> None:
@@ -177,6 +198,7 @@ class KeptFiles:
         if path.suffix == _PART:
             return
         path.unlink(missing_ok=True)
+        self.evictions += 1
         self._checked.pop(path, None)
         self._touched.pop(path, None)
         self._bytes -= size

@@ -30,9 +30,14 @@ class Memory(Generic[V]):
 
     Args:
         max_bytes: of all values together.
+
+    Attributes:
+        evictions: how many values went for others.
     """
 
     def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.evictions = 0
         self._max_window_bytes = int(max_bytes * _WINDOW_SHARE)
         self._max_main_bytes = max_bytes - self._max_window_bytes
         self._lock = threading.RLock()
@@ -92,6 +97,7 @@ class Memory(Generic[V]):
             self._settle()
             while self._main_bytes > self._max_main_bytes:
                 self._forget(self._main, next(iter(self._main)))
+                self.evictions += 1
 
     def _settle(self) -> None:
         while self._window_bytes > self._max_window_bytes:
@@ -101,7 +107,9 @@ class Memory(Generic[V]):
             if victims is None or (
                 victims and self._work(key, entry) <= sum(map(self._work, victims, victims.values()))
             ):
+                self.evictions += 1
                 continue
+            self.evictions += len(victims)
             for victim in victims:
                 self._forget(self._main, victim)
             self._main[key] = entry

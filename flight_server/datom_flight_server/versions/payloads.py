@@ -45,6 +45,9 @@ class Payloads:
 
     Attributes:
         decoder: decodes them, and keeps what it decoded.
+        files: of those on the disk.
+        hits, misses: how often an object was there when it was asked for, and had to be fetched.
+        mismatches: how often one that was fetched had another hash than is recorded.
     """
 
     def __init__(
@@ -57,7 +60,10 @@ class Payloads:
         self.decoder = Decoder(memory_bytes)
         self._max_held_bytes = memory_bytes // 4
         self._clock = clock
-        self._files = KeptFiles(directory / "payloads", max_bytes, clock)
+        self.files = KeptFiles(directory / "payloads", max_bytes, clock)
+        self.hits = 0
+        self.misses = 0
+        self.mismatches = 0
         self._fetching: SingleFlight[pa.Buffer | None] = SingleFlight()
         self._fetches = threading.BoundedSemaphore(_FETCHES_AT_ONCE)
 
@@ -73,7 +79,7 @@ class Payloads:
         tag = None if sha256 is not None else store.etag(key)
         content = sha256 or _UNRECORDED + hashlib.sha256(f"{key}\n{tag}".encode()).hexdigest()
         place = hashlib.sha256(store.uri.encode()).hexdigest()[:16]
-        return Payload(self, store, key, sha256, tag, self._files.path(place, content))
+        return Payload(self, store, key, sha256, tag, self.files.path(place, content))
 
     def open(self, payload: Payload) -> pa.NativeFile:
         """See `Payload.open`."""
@@ -89,13 +95,18 @@ class Payloads:
         self._taken(payload, lambda payload: self._link_kept(payload, target), no_file)
 
     def _taken(self, payload: Payload, take: Callable[[Payload], T | None], take_held: Callable[[pa.Buffer], T]) -> T:
+        taken = take(payload)
+        if taken is not None:
+            self.hits += 1
+            return taken
+        self.misses += 1
         for _ in range(_OPEN_ATTEMPTS):
-            taken = take(payload)
-            if taken is not None:
-                return taken
             held = self._fetching.run(payload.path, lambda: self._fetch(payload))
             if held is not None:
                 return take_held(held)
+            taken = take(payload)
+            if taken is not None:
+                return taken
         raise UnavailableError(
             f'"{payload.key}" is dropped from the cache faster than it can be read', code="overloaded"
         )
@@ -104,7 +115,7 @@ class Payloads:
         with ExitStack() as opened:
             try:
                 file = opened.enter_context(pa.OSFile(str(payload.path)))
-                if not self._files.is_sound(payload.path, payload.sha256, file.fileno()):
+                if not self.files.is_sound(payload.path, payload.sha256, file.fileno()):
                     return None
             except OSError:
                 # not there; or not to be read, and then it is fetched again
@@ -118,7 +129,7 @@ class Payloads:
         except FileNotFoundError:
             return None
         try:
-            if self._files.is_sound(payload.path, payload.sha256, target):
+            if self.files.is_sound(payload.path, payload.sha256, target):
                 return True
         except FileNotFoundError:
             pass
@@ -127,9 +138,9 @@ class Payloads:
 
     def _fetch(self, payload: Payload) -> pa.Buffer | None:
         """Bring the object to the disk, its hash checked; give it where it could only be brought to memory."""
-        if self._files.is_checked(payload.path):
+        if self.files.is_checked(payload.path):
             return None  # another flight landed between our look and our start
-        with self._fetches, Landing(payload.key, self._files, payload.path, self._max_held_bytes) as landing:
+        with self._fetches, Landing(payload.key, self.files, payload.path, self._max_held_bytes) as landing:
             self._download(payload, landing)
             held = landing.keep()
         if held is not None:
@@ -146,6 +157,7 @@ class Payloads:
                 )
         actual = landing.digest.hexdigest()
         if payload.sha256 is not None and actual != payload.sha256:
+            self.mismatches += 1
             raise IntegrityError(f'stored bytes of "{payload.key}" have sha256 {actual}, recorded is {payload.sha256}')
         if payload.tag is not None and payload.store.etag(payload.key) != payload.tag:
             raise UnavailableError(f'"{payload.key}" changed while it was read', code="store_unreachable")

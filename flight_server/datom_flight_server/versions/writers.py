@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 from datom_flight.protocol.errors import DatomError, InvalidRequestError
@@ -44,6 +45,7 @@ class Writers:
         self._writers: dict[str, tuple[Project, Writer]] = {}
         self._reconciled: set[str] = set()
         self._problems: dict[str, str] = {}
+        self._agreed: dict[str, float] = {}
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reconcile", daemon=True)
 
@@ -82,6 +84,10 @@ class Writers:
         """The projects whose storage could not be brought up to git, one sentence each."""
         return list(self._problems.values())
 
+    def lags(self) -> dict[str, float]:
+        """For each project that is reconciled, the seconds since its storage was known to say what git says."""
+        return {name: time.monotonic() - agreed for name, agreed in self._agreed.copy().items()}
+
     def _run(self) -> None:
         while not self._closed.is_set():
             for project in self._projects():
@@ -90,6 +96,8 @@ class Writers:
             self._closed.wait(self._reconcile_seconds)
 
     def _reconcile(self, project: Project) -> None:
+        self._agreed.setdefault(project.name, time.monotonic())
+        began = time.monotonic()
         try:
             acts = self.writer(project).reconcile(thorough=project.name not in self._reconciled)
         except DatomError as error:
@@ -105,6 +113,8 @@ class Writers:
                 _log.warning("project %s: %s %s, written as git has it", project.name, act.key, act.reason)
         self._note(project, "; ".join(f"{act.key} {act.reason}" for act in acts if not act.done))
         self._reconciled.add(project.name)
+        if all(act.done for act in acts):
+            self._agreed[project.name] = began
 
     def _note(self, project: Project, problem: str) -> None:
         """Keep what is wrong with `project` now, or that nothing is, and log it once."""
