@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import duckdb
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from datom_flight.protocol.errors import DatomError
 
 from .recent import Recent
+
+if TYPE_CHECKING:
+    import duckdb
 
 Tree = dict[str, Any]
 """A node of a statement's tree as ``json_serialize_sql`` writes it: ours alone, so it may be changed in place."""
@@ -87,15 +89,22 @@ class SelectParser:
     """
 
     def __init__(self) -> None:
-        self._connection = duckdb.connect(":memory:", config=dict(_SETTINGS))
-        self._connection.execute(f"SET GLOBAL max_expression_depth = {MAX_DEPTH}")
-        self._connection.execute("SET GLOBAL lock_configuration = true")
         self._trees: Recent[str, str] = Recent(_KEPT_TREES)
         self._texts: Recent[str, str] = Recent(_KEPT_TREES)
 
+    @cached_property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        import duckdb
+
+        connection = duckdb.connect(":memory:", config=dict(_SETTINGS))
+        connection.execute(f"SET GLOBAL max_expression_depth = {MAX_DEPTH}")
+        connection.execute("SET GLOBAL lock_configuration = true")
+        return connection
+
     def close(self) -> None:
-        """Let go of the database. Parsing afterwards is an error."""
-        self._connection.close()
+        """Let go of the database, if there is one. Parsing afterwards is an error."""
+        if "_connection" in vars(self):
+            self._connection.close()
 
     def parse(self, text: str) -> Select:
         """The one SELECT that `text` is.
@@ -144,6 +153,8 @@ class SelectParser:
         return tree
 
     def _run(self, statement: str, argument: str) -> str:
+        import duckdb
+
         with self._connection.cursor() as connection:
             try:
                 row = connection.execute(statement, [argument]).fetchone()
@@ -194,6 +205,8 @@ def _check_size(text: str) -> None:
         raise DatomError.of("sql_error", "a NUL character cannot be part of a query", hint="")
     if not text.strip():
         raise DatomError.of("sql_error", "the query is empty", hint=_READ_ONLY)
+    import duckdb
+
     tokens = duckdb.tokenize(text)
     if len(tokens) > MAX_TOKENS:
         raise DatomError.of("too_large", f"the query has {len(tokens)} words, at most {MAX_TOKENS} are accepted")
