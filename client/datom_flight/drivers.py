@@ -20,7 +20,7 @@ def adbc_connection(calls: Calls, project: str | None, as_of: str | None, autoco
         as_of: ISO 8601; the instant tables are read as of.
     """
     url, token, certificates = calls.replicas.current().url, calls.token(), calls.replicas.root_certificates
-    headers = {PROJECT_HEADER: project, AS_OF_HEADER: as_of}
+    headers = {PROJECT_HEADER: project, AS_OF_HEADER: as_of, **calls.replicas.headers}
     prefix = DatabaseOptions.RPC_CALL_HEADER_PREFIX.value
     options = {prefix + name: value for name, value in headers.items() if value is not None}
     if token is not None:

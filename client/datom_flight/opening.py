@@ -10,6 +10,7 @@ from .addresses import parse_urls
 from .calls import Calls
 from .connection import Connection, single
 from .credentials import FixedToken, SessionToken, find_token
+from .protocol.compression import validate_codec
 from .protocol.errors import InvalidRequestError
 from .replicas import Replicas
 from .results import Identity, parse_timestamp, required
@@ -25,6 +26,7 @@ def connect(
     role: str | None = None,
     tls_root_certs: str | os.PathLike[str] | bytes | None = None,
     timeout: float | None = None,
+    compression: str | None = None,
 ) -> Connection:
     """A connection to a datom server, after asking it who the caller is.
 
@@ -38,6 +40,7 @@ def connect(
         tls_root_certs: the authority of the server's certificate, PEM text or the path of a file; None takes those
             this machine trusts.
         timeout: seconds for each call; None allows 30 for a question and 300 for a stream of rows.
+        compression: ``lz4`` or ``zstd``: the server compresses the rows it sends, which pays where the network is slow.
 
     Raises:
         AuthenticationError: ``unauthenticated``: the token is not valid.
@@ -51,7 +54,9 @@ def connect(
     if role is not None and role not in ROLES:
         raise InvalidRequestError(f'role "{role}" is not one of {", ".join(ROLES)}')
     urls = parse_urls(url)
-    replicas = Replicas(urls, tls_root_certs)
+    if compression is not None:
+        validate_codec(compression)
+    replicas = Replicas(urls, tls_root_certs, compression)
     calls = Calls(replicas, FixedToken(find_token(token, urls)), timeout)
     try:
         if role is not None:

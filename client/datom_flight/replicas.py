@@ -6,7 +6,7 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pyarrow.flight as fl
 
 from .failures import TRANSPORT_ERRORS, to_datom_error
+from .protocol.compression import COMPRESSION_HEADER
 from .protocol.errors import DatomError, InvalidRequestError
 
 _OPTIONS = [
@@ -40,12 +41,16 @@ class Authorisation(fl.ClientMiddlewareFactory):  # type: ignore[misc]
 
     A header that a call's own options hold comes first, and servers heed the first.
 
+    Args:
+        headers: what every call carries besides.
+
     Attributes:
         token: gives the token of calls outside `carrying`; one that fails sends none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, headers: Mapping[str, str]) -> None:
         super().__init__()
+        self._headers = headers
         self.token: Callable[[], str | None] = lambda: None
         self._thread = threading.local()
 
@@ -65,17 +70,18 @@ class Authorisation(fl.ClientMiddlewareFactory):  # type: ignore[misc]
             token = held[0] if held is not None else self.token()
         except DatomError:
             # Nothing may be raised here; the server will say that the call has no token.
-            return None
-        return _Header(token) if token else None
+            token = None
+        authorisation = {"authorization": f"Bearer {token}"} if token else {}
+        return _Headers({**self._headers, **authorisation})
 
 
-class _Header(fl.ClientMiddleware):  # type: ignore[misc]
-    def __init__(self, token: str) -> None:
+class _Headers(fl.ClientMiddleware):  # type: ignore[misc]
+    def __init__(self, headers: dict[str, str]) -> None:
         super().__init__()
-        self._token = token
+        self._headers = headers
 
     def sending_headers(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self._token}"}
+        return self._headers
 
 
 class Replicas:
@@ -85,13 +91,23 @@ class Replicas:
 
     Safe to use from many threads.
 
+    Args:
+        compression: the codec by which rows are to come; None is not compressed.
+
     Attributes:
-        authorisation: what the clients' calls carry.
+        headers: what the clients' calls carry beside their authorisation.
+        authorisation: what they carry of that.
     """
 
-    def __init__(self, urls: Sequence[str], tls_root_certs: str | os.PathLike[str] | bytes | None = None) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        tls_root_certs: str | os.PathLike[str] | bytes | None = None,
+        compression: str | None = None,
+    ) -> None:
         self.urls = tuple(urls)
-        self.authorisation = Authorisation()
+        self.headers = {} if compression is None else {COMPRESSION_HEADER: compression}
+        self.authorisation = Authorisation(self.headers)
         self._root_certs = tls_root_certs
         self._lock = threading.Lock()
         self._clients: dict[str, fl.FlightClient] = {}

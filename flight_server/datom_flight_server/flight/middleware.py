@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow.flight as fl
 
+from datom_flight.protocol.compression import COMPRESSION_HEADER
 from datom_flight.protocol.errors import CODES, AuthenticationError, DatomError
 from datom_flight.protocol.listings import PACKED, RESULTS_HEADER
 
@@ -45,6 +46,7 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
         carried: what of that stands, or is to stand, behind the token.
         is_behind: whether it does not stand there yet.
         packs: whether they take many rows of a listing in one result.
+        codec: what they ask rows to be compressed by, whatever that is.
         is_cancelled: whether the caller went away.
     """
 
@@ -57,6 +59,7 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
         carried: Carried,
         is_behind: bool,
         packs: bool,
+        codec: str | None,
         answer: str | None,
         ended: Ended,
     ) -> None:
@@ -69,6 +72,7 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
         self.carried = carried
         self.is_behind = is_behind
         self.packs = packs
+        self.codec = codec
         self.is_cancelled: Callable[[], bool] = lambda: False
         self._answer = answer
         self._ended = ended
@@ -124,7 +128,8 @@ class RequestFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]
             answer = bearer if info.method == fl.FlightMethod.HANDSHAKE else None
             is_behind = carried != came
             packs = _header(headers, RESULTS_HEADER) == PACKED
-            return Request(call, principal, bearer, session, carried, is_behind, packs, answer, self._ended)
+            codec = _header(headers, COMPRESSION_HEADER)
+            return Request(call, principal, bearer, session, carried, is_behind, packs, codec, answer, self._ended)
 
 
 class NoHandshake(fl.ServerAuthHandler):  # type: ignore[misc]

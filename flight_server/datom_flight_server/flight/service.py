@@ -13,6 +13,7 @@ from datom_flight.protocol.messages import ACTIONS, encode_object
 from ..auth.base import Authenticator
 from .actions import Actions
 from .boundary import boundary, bounded
+from .compression import row_stream_of
 from .middleware import REQUEST, Ended, NoHandshake, RequestFactory, request_of
 from .reads import Reads
 from .sql.service import ACTIONS as SQL_ACTIONS
@@ -78,7 +79,7 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
         with boundary(request.id):
             answers = self._sql if self._sql.handles_rows(ticket.ticket) else self._reads
             schema, batches = answers.stream(request, ticket.ticket)
-            return fl.GeneratorStream(schema, bounded(batches, request.id))
+            return row_stream_of(schema, bounded(batches, request.id), request.codec)
 
     def do_put(
         self,
