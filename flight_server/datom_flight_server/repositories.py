@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .metadata.observed import ObservedRepository
 from .model import RepositoryAccess
 from .outcomes import Outcomes
+
+if TYPE_CHECKING:
+    from .metadata.observed import ObservedRepository
 
 
 class Repositories:
@@ -23,5 +26,8 @@ class Repositories:
 
     def open(self, access: RepositoryAccess) -> ObservedRepository:
         """The branch of `access`. Nothing is asked of the remote yet."""
+        # git is loaded by servers that need it
+        from .metadata.observed import ObservedRepository
+
         place = hashlib.sha256(f"{access.url}\n{access.branch}".encode()).hexdigest()[:16]
         return ObservedRepository(access.url, access.token, access.branch, self._directory / place, self.outcomes)

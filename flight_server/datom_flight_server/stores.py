@@ -6,22 +6,37 @@ import threading
 from typing import TYPE_CHECKING
 
 from .model import Project
+from .outcomes import Outcomes
 from .storage.base import WritableStore
 from .storage.local import LocalStore
+from .storage.observed import ObservedStore
 
 if TYPE_CHECKING:
     from .storage.s3_clients import S3Clients
 
 
 class Stores:
-    """Opens projects' stores; those with the same access share their connections."""
+    """Opens projects' stores; those with the same access share their connections.
+
+    Attributes:
+        outcomes: of all that was asked of them.
+    """
 
     def __init__(self) -> None:
+        self.outcomes = Outcomes()
         self._lock = threading.Lock()
         self._s3: S3Clients | None = None
 
+    @property
+    def retries(self) -> int:
+        """How often control requests of S3 were sent again."""
+        return self._s3.retries if self._s3 is not None else 0
+
     def open(self, project: Project) -> WritableStore:
         """The objects of `project`. Nothing is asked of the storage yet."""
+        return ObservedStore(self._open(project), self.outcomes)
+
+    def _open(self, project: Project) -> WritableStore:
         location = project.location
         if location.backend == "s3":
             # loaded by servers that need it: it takes a fifth of a second
