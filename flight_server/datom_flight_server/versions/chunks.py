@@ -56,6 +56,8 @@ class Chunks:
             index += 1
 
     def _piece(self, index: int) -> Piece | None:
+        if index < len(self._pieces):
+            return self._pieces[index]
         with self._changed:
             self._changed.wait_for(lambda: self._ended or index < len(self._pieces))
             if index < len(self._pieces):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Generator, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -95,16 +95,15 @@ class Decoder:
 
     def find(self, group: RowGroup) -> Chunks | None:
         """The rows of `group` with its columns or more, where they are in memory or under way; as `chunks`."""
-        for key in dict.fromkeys((group, group._replace(columns=None))):
+        for key in _covering(group):
             chunks: Chunks | None = self.memory.get(key) or self._alive.get(key)
             if chunks is not None:
-                self.hits += 1
                 return chunks
         return None
 
     def has(self, group: RowGroup) -> bool:
         """Whether `find` would give something; looking does not count as asking."""
-        return any(key in self.memory or key in self._alive for key in (group, group._replace(columns=None)))
+        return any(key in self.memory or key in self._alive for key in _covering(group))
 
     def ahead(self, batches: Batches) -> Batches:
         """`batches`, each made while the one before is being used. They are closed with this."""
@@ -175,3 +174,8 @@ class Decoder:
         self._bytes += chunks.size_bytes - room.size_bytes
         room.size_bytes = chunks.size_bytes
         self.memory.resize(group, chunks, chunks.size_bytes)
+
+
+def _covering(group: RowGroup) -> Iterable[RowGroup]:
+    """What has the rows of `group`, with its columns or all."""
+    return (group,) if group.columns is None else (group, group._replace(columns=None))

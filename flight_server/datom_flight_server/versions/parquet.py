@@ -27,7 +27,6 @@ _CHUNK_BYTES = 15 * 1024 * 1024
 _STEP_BYTES = 6 * 1024 * 1024
 """Decoded at a time otherwise."""
 _SAMPLE_ROWS = 1024
-_SAMPLED_SELECTIONS = 100
 _UNBUFFERED_BYTES = 32 * 1024 * 1024
 _READ_BUFFER_BYTES = 64 * 1024 * 1024
 _MAX_COLUMN_BUFFER_BYTES = 1024 * 1024
@@ -44,7 +43,7 @@ class Footer:
         schema: as stored.
         group_rows, group_bytes: of each row group; bytes before compression.
         size_bytes: of the object.
-        row_bytes: of a decoded row of some columns, as a sample has it; None is all columns.
+        value_bytes: of a decoded value of a column, as far as that was looked at: of its type, or in a sample.
         oversized: row groups that turned out to be more than there is room for.
     """
 
@@ -53,8 +52,13 @@ class Footer:
     group_rows: tuple[int, ...]
     group_bytes: tuple[int, ...]
     size_bytes: int
-    row_bytes: dict[Columns | None, float] = field(default_factory=dict)
+    value_bytes: dict[str, float] = field(default_factory=dict)
     oversized: set[int] = field(default_factory=set)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it takes up, about."""
+        return int(self.metadata.serialized_size) * _FOOTER_FACTOR
 
     @classmethod
     def of(cls, file: pa.NativeFile) -> Footer:
@@ -75,26 +79,21 @@ class ParquetObject:
 
     Every method raises DatomError as `Payload.open` does, and `pa.ArrowException` or OSError where the object is not
     parquet, or not throughout.
+
+    Args:
+        footer: where it is known already.
     """
 
-    def __init__(self, payload: Payload) -> None:
+    def __init__(self, payload: Payload, footer: Footer | None = None) -> None:
         self._decoder = payload.payloads.decoder
         self._content = payload.path
         self._payload = payload
         self._file = _File(payload)
-        self.footer = self._footer()
+        self.footer = footer or Footer.of(self._file.open())
 
     def close(self) -> None:
         """Let go of the file; rows on their way still come."""
         self._file = _File(self._payload)
-
-    def _footer(self) -> Footer:
-        key = (self._content, "footer")
-        footer: Footer | None = self._decoder.memory.get(key)
-        if footer is None:
-            footer = Footer.of(self._file.open())
-            self._decoder.memory.keep(key, footer, footer.metadata.serialized_size * _FOOTER_FACTOR)
-        return footer
 
     def matching(self, groups: Sequence[int], predicate: pc.Expression) -> list[int]:
         """Those of the row groups whose statistics leave room for a row for which `predicate` is true."""
@@ -103,12 +102,12 @@ class ParquetObject:
         fragment = ds.ParquetFileFormat().make_fragment(self._file.open(), row_groups=list(groups))
         return [group.id for group in fragment.subset(predicate, schema=self.footer.schema).row_groups]
 
-    def has(self, group: int, columns: Sequence[str]) -> bool:
+    def has(self, group: int, columns: Sequence[str] | None) -> bool:
         """Whether that row group with these columns, or more, is in memory or on its way there."""
         return self._decoder.has(RowGroup(self._content, group, self._in_file_order(columns)))
 
-    def rows(self, groups: Iterable[int], columns: Sequence[str]) -> Pieces:
-        """The rows of these row groups, in order, with these columns or more, in pieces of some MiB.
+    def rows(self, groups: Iterable[int], columns: Sequence[str] | None) -> Pieces:
+        """The rows of these row groups, in order, with these columns or more, all if None, in pieces of some MiB.
 
         The row groups to come are decoded while the rows of one are used, and all stay in memory, as far as there is
         room.
@@ -124,7 +123,7 @@ class ParquetObject:
             index, chunks = begun.popleft()
             yield from self._read(index, wanted, chunks or self._chunks(index, wanted))
 
-    def first_rows(self, groups: Sequence[int], columns: Sequence[str], count: int) -> Pieces:
+    def first_rows(self, groups: Sequence[int], columns: Sequence[str] | None, count: int) -> Pieces:
         """The same, where some `count` rows will do: what is not in memory is decoded as far as that takes."""
         wanted = self._in_file_order(columns)
         for index in groups:
@@ -135,8 +134,8 @@ class ParquetObject:
                 with closing(steps) as batches:
                     yield from map(Piece.of, batches)
 
-    def _in_file_order(self, columns: Sequence[str]) -> Columns | None:
-        if len(columns) == len(self.footer.schema):
+    def _in_file_order(self, columns: Sequence[str] | None) -> Columns | None:
+        if columns is None or len(columns) == len(self.footer.schema):
             return None
         wanted = set(columns)
         return tuple(name for name in self.footer.schema.names if name in wanted)
@@ -176,29 +175,35 @@ class ParquetObject:
         file = pq.ParquetFile(
             self._file.open(), metadata=self.footer.metadata, buffer_size=buffer_bytes, pre_buffer=False
         )
-        # a dotted name selects nested columns too; who uses the batches selects anew
-        yield from file.iter_batches(batch_size=rows, row_groups=[index], columns=columns and list(columns))
+        # a dotted name selects nested columns too; who uses the batches selects anew. Several row groups are decoded
+        # side by side, which takes less work than to decode the columns of each side by side
+        yield from file.iter_batches(
+            rows, row_groups=[index], columns=columns and list(columns), use_threads=len(self.footer.group_rows) == 1
+        )
 
     def _rows_in(self, bytes_: int, columns: Columns | None) -> int:
         return max(1, int(bytes_ / self._row_bytes(columns)))
 
     def _row_bytes(self, columns: Columns | None) -> float:
-        known = self.footer.row_bytes
-        if columns not in known:
-            if len(known) >= _SAMPLED_SELECTIONS:
-                known.clear()
-            known[columns] = max(1, self._sampled_row_bytes(columns))
-        return known[columns]
+        names = columns or self.footer.schema.names
+        known = self.footer.value_bytes
+        unknown = tuple(name for name in names if name not in known)
+        if unknown:
+            known.update(self._value_bytes(unknown))
+        return max(1, sum(known[name] for name in names))
 
-    def _sampled_row_bytes(self, columns: Columns | None) -> float:
+    def _value_bytes(self, names: Columns) -> dict[str, float]:
         footer = self.footer
-        if sum(footer.group_rows) <= _SAMPLE_ROWS:
-            return sum(footer.group_bytes) / max(1, sum(footer.group_rows))
-        widths = {name: _bit_width(footer.schema.field(name).type) for name in columns or footer.schema.names}
-        known_bytes = sum(width for width in widths.values() if width is not None) / 8
-        unknown = tuple(name for name, width in widths.items() if width is None)
-        sample = next(self._decoded(0, unknown, _SAMPLE_ROWS), None) if unknown else None
-        return known_bytes if sample is None else known_bytes + sample.nbytes / max(1, sample.num_rows)
+        rows = sum(footer.group_rows)
+        if rows <= _SAMPLE_ROWS:
+            return dict.fromkeys(names, sum(footer.group_bytes) / max(1, rows * len(footer.schema)))
+        widths = {name: _bit_width(footer.schema.field(name).type) for name in names}
+        sizes = {name: (width or 0) / 8 for name, width in widths.items()}
+        varying = tuple(name for name, width in widths.items() if width is None)
+        sample = next(self._decoded(0, varying, _SAMPLE_ROWS), None) if varying else None
+        if sample is not None:
+            sizes |= {name: sample.column(name).nbytes / max(1, sample.num_rows) for name in varying}
+        return sizes
 
 
 class _File:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +15,7 @@ from datom_flight.protocol.errors import DatomError, InvalidRequestError
 from ..metadata import layout
 from ..model import Kind, TableVersion
 from ..storage.base import ObjectStore
-from .parquet import Columns, ParquetObject, Pieces
+from .parquet import Columns, Footer, ParquetObject, Pieces
 from .payloads import Payload, Payloads
 from .pieces import Piece, cut
 
@@ -44,11 +45,28 @@ class Selection:
     row_groups: tuple[int, int] | None = None
 
 
-class StoredTable:
-    """The stored rows of one version, verified. Closed by the caller, or as a context manager."""
+class _Known(NamedTuple):
+    """What never changes of a stored version."""
 
-    def __init__(self, found: TableVersion, payload: Payload) -> None:
+    payload: Payload
+    footer: Footer
+    schema: pa.Schema
+
+
+class StoredTable:
+    """The stored rows of one version, verified. Closed by the caller, or as a context manager.
+
+    Attributes:
+        version: which.
+        schema: of its rows, as streams have it.
+    """
+
+    def __init__(self, found: TableVersion, payload: Payload, known: _Known | None = None) -> None:
         self.version = found
+        if known is not None:
+            self._parquet = ParquetObject(payload, known.footer)
+            self.schema = known.schema
+            return
         with _readable(found):
             self._parquet = ParquetObject(payload)
         self.schema = _identified(self._parquet.footer.schema, found)
@@ -61,9 +79,15 @@ class StoredTable:
             DatomError: ``invalid_address``, ``integrity_mismatch``, ``not_found``, ``document_unreadable`` (not
                 parquet, where no hash is recorded), or the storage's errors.
         """
+        memory = payloads.decoder.memory
+        place = (store.uri, found.project, found.table, found.version, found.data_sha, found.object_sha)
+        known: _Known | None = memory.get(place)
+        if known is not None:
+            return cls(found, known.payload, known)
         key = layout.payload_key(found.table, Kind.TABLE, found.data_sha)
         try:
-            return cls(found, payloads.find(store, key, found.object_sha))
+            payload = payloads.find(store, key, found.object_sha)
+            opened = cls(found, payload)
         except DatomError as error:
             if error.code != "not_found":
                 raise
@@ -72,6 +96,10 @@ class StoredTable:
                 f'the data of "{found.table}" version {found.version} is missing from the storage',
                 hint="tell the data team: the version is recorded but its parquet is gone",
             ) from None
+        if found.object_sha is not None:
+            footer = opened._parquet.footer
+            memory.keep(place, _Known(payload, footer, opened.schema), footer.memory_bytes)
+        return opened
 
     def __enter__(self) -> StoredTable:
         return self
@@ -160,7 +188,7 @@ class StoredTable:
         columns = None if selection.columns is None else self.schema_of(selection.columns).names
         left = self.num_rows if selection.limit is None else selection.limit
         with _readable(self.version, selection.predicate), closing(self._pieces(selection)) as pieces:
-            for piece in pieces:
+            for piece in pieces if left else ():
                 run = _run(piece, columns, selection, left)
                 left -= sum(batch.num_rows for batch in run)
                 if run:
@@ -170,24 +198,22 @@ class StoredTable:
 
     def _pieces(self, selection: Selection) -> Pieces:
         groups = self._row_groups(selection)
-        if selection.limit == 0:
-            return
-        columns = selection.columns or tuple(self.schema.names)
-        columns = (*columns, *(name for name in selection.predicate_columns if name not in set(columns)))
+        read = selection.columns
+        if read is not None:
+            read = (*read, *(name for name in selection.predicate_columns if name not in read))
         if selection.predicate is not None:
-            yield from self._parquet.rows(self._promising(groups, selection, columns), columns)
-        elif selection.limit is None or selection.limit >= self.num_rows:
-            yield from self._parquet.rows(groups, columns)
-        else:
-            yield from self._parquet.first_rows(groups, columns, selection.limit)
+            return self._parquet.rows(self._promising(groups, selection, read), read)
+        if selection.limit is None or selection.limit >= self.num_rows:
+            return self._parquet.rows(groups, read)
+        return self._parquet.first_rows(groups, read, selection.limit)
 
-    def _promising(self, groups: Sequence[int], selection: Selection, columns: Columns) -> Iterator[int]:
+    def _promising(self, groups: Sequence[int], selection: Selection, read: Columns | None) -> Iterator[int]:
         """Those of the row groups that are in memory, or have a row for which the predicate is true."""
-        read = selection.predicate_columns
+        alone = selection.predicate_columns
         for group in groups:
-            if len(read) < len(columns) and not self._parquet.has(group, columns):
-                with closing(self._parquet.rows([group], read)) as pieces:
-                    if not any(piece.mask(selection.predicate, read).true_count for piece in pieces):
+            if len(alone) < len(read or self.schema) and not self._parquet.has(group, read):
+                with closing(self._parquet.rows([group], alone)) as pieces:
+                    if not any(piece.mask(selection.predicate, alone).true_count for piece in pieces):
                         continue
             yield group
 
