@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from .auth.policy import RolePolicy
 from .auth.tokens import Tokens
 from .calls import Call
+from .flight import connections
 from .flight.actions import Actions
+from .flight.admission import StreamLimits, Streams
 from .flight.health import Health
 from .flight.placement import Placement
+from .flight.rates import Rates
 from .flight.reads import Reads
 from .flight.service import DatomFlightServer
 from .flight.sql.service import FlightSql
-from .flight.streams import Streams
 from .flight.writes import Writes
 from .governance.configured import project_source
 from .management import Management
 from .metrics import Metrics, gauge
-from .model import Role
 from .replicas import Replicas
 from .repositories import Repositories
-from .settings import Settings, SqlSettings
+from .settings import LimitsSettings, Settings, SqlSettings
 from .sql.engine import Engine, EngineLimits
 from .sql.statements import Statements
 from .sql.where import WhereCompiler
@@ -50,7 +51,8 @@ class App:
         self._settings = settings
         self._source = project_source(settings)
         self._stores = Stores()
-        self._streams = Streams()
+        self._streams = Streams(_stream_limits(settings.limits), self._cut)
+        self._rates = Rates(settings.limits.requests_per_second)
         self._where = WhereCompiler()
         self._replicas = Replicas(settings.server.replicas, settings.server.listen.partition(":")[0])
         self._metrics = Metrics(lambda project: project in self._source.projects())
@@ -82,9 +84,7 @@ class App:
             self._probes.append(Health(settings.server.health, self.ready))
         self._source.start()
         projects = Projects(self._source, self._stores.open, Documents(settings.server.metadata_max_age_seconds))
-        tokens = Tokens(
-            settings.auth.secret.get_secret_value(), Role.READER if settings.auth.anonymous == "reader" else None
-        )
+        tokens = Tokens.of(settings.auth)
         policy = RolePolicy()
         payloads = Payloads(settings.cache.directory, settings.cache.disk_bytes, settings.cache.memory_bytes)
         writing = settings.writes
@@ -100,6 +100,7 @@ class App:
         self._server = DatomFlightServer(
             settings.server.listen,
             authenticator=tokens,
+            rates=self._rates,
             reads=reads,
             actions=Actions(projects, policy, tokens, writes),
             writes=writes,
@@ -107,6 +108,7 @@ class App:
             ended=self._tell,
             certificate=settings.server.tls,
         )
+        self._streams.start()
         return f"{settings.server.listen.rpartition(':')[0]}:{self._server.port}"
 
     def ready(self) -> bool:
@@ -130,6 +132,10 @@ class App:
         """Look for new projects, soon."""
         self._source.refresh()
 
+    def _cut(self, peers: Collection[str]) -> None:
+        if self._server is not None:
+            connections.cut(peers, self._server.port)
+
     def stop(self, grace_seconds: float) -> bool:
         """Refuse new streams, let running ones end within `grace_seconds`, stop. Whether all ended by themselves.
 
@@ -139,6 +145,7 @@ class App:
         if self._engine is not None:
             # what still computes gives no batch after which it could be cut
             self._engine.close()
+        self._streams.close()
         self._writers.close()
         self._source.close()
         if self._server is not None:
@@ -153,6 +160,19 @@ class App:
             self._statements.close()
         self._where.close()
         return ended
+
+
+def _stream_limits(settings: LimitsSettings) -> StreamLimits:
+    return StreamLimits(
+        streams=settings.max_streams,
+        streams_each=settings.max_streams_each,
+        queued=settings.max_queued,
+        queue_seconds=settings.queue_seconds,
+        rows=settings.max_rows,
+        size=settings.max_bytes,
+        idle_seconds=settings.idle_seconds,
+        seconds=settings.max_seconds,
+    )
 
 
 def _engine_limits(settings: SqlSettings) -> EngineLimits:

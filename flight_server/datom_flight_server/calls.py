@@ -86,7 +86,9 @@ class Call:
         self.bytes += size
 
     def end(self, code: str, limit: str | None = None) -> None:
-        """Note the outcome, and the time."""
+        """Note the outcome, and the time; the first one counts."""
+        if self.code:
+            return
         self.seconds = time.monotonic() - self.started
         self.code = code
         self.limit = limit

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from importlib.abc import MetaPathFinder
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 import platformdirs
@@ -224,7 +224,7 @@ def repair(config: Path, projects: tuple[str, ...]) -> None:
 
 @main.group()
 def token() -> None:
-    """Make tokens."""
+    """Make tokens, and look at them."""
 
 
 @token.command()
@@ -238,8 +238,28 @@ def create(config: Path, principal: str, role: str, projects: tuple[str, ...], e
     from .auth.tokens import Tokens
 
     held_for = frozenset(validate_name(name, "project") for name in projects) if projects else None
-    tokens = Tokens(load_auth(config, os.environ).secret.get_secret_value())
+    tokens = Tokens.of(load_auth(config, os.environ))
     click.echo(tokens.create(Principal(principal, Role(role), held_for), expires))
+
+
+@token.command()
+@_config
+@click.argument("source", metavar="[FILE]", type=click.File(), default="-")
+def show(config: Path, source: TextIO) -> None:
+    """Print what the token in FILE, or on stdin, says: its id, whose it is, what for, from when and until when."""
+    from .auth.tokens import Tokens
+
+    facts = Tokens.of(load_auth(config, os.environ)).facts(source.read().strip())
+    projects = facts.principal.projects
+    for name, value in (
+        ("id", facts.id),
+        ("principal", facts.principal.name),
+        ("role", facts.principal.role.value),
+        ("projects", "all" if projects is None else ", ".join(sorted(projects))),
+        ("made", f"{facts.made:%Y-%m-%dT%H:%M:%SZ}"),
+        ("expires", f"{facts.expires:%Y-%m-%dT%H:%M:%SZ}"),
+    ):
+        click.echo(f"{name:<10}{value}")
 
 
 def _report(error: DatomError) -> None:

@@ -9,7 +9,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -127,6 +127,10 @@ def _project_name(name: str) -> str:
         raise ValueError(_sentence(error)) from None
 
 
+def _in_utc(instant: datetime) -> datetime:
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+
 def _positive(size: ByteSize) -> ByteSize:
     if size <= 0:
         raise ValueError('expected a size above zero, like "20GB"')
@@ -189,6 +193,8 @@ class AuthSettings(Table):
 
     secret: Secret
     anonymous: Literal["none", "reader"] = "none"
+    revoked: list[str] = []
+    revoked_before: dict[str, Annotated[datetime, AfterValidator(_in_utc)]] = {}
 
 
 class GovernanceSettings(Table):
@@ -252,6 +258,20 @@ class CacheSettings(Table):
     memory_bytes: Size = ByteSize(2 * 10**9)
 
 
+class LimitsSettings(Table):
+    """``[limits]``: how much one caller, and all at once, may ask for."""
+
+    max_streams: Annotated[int, Field(gt=0)] = 512
+    max_streams_each: Annotated[int, Field(gt=0)] = 256
+    max_queued: Annotated[int, Field(ge=0)] = 256
+    queue_seconds: Seconds = 30
+    requests_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1000
+    max_rows: Annotated[int, Field(gt=0)] = 1_000_000_000
+    max_bytes: Size = ByteSize(50 * 10**9)
+    idle_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 300
+    max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 21600
+
+
 class WritesSettings(Table):
     """``[writes]``: how much one write, and all at once, may take."""
 
@@ -304,6 +324,7 @@ class Settings(Table):
     governance: GovernanceSettings | None = None
     projects: dict[Annotated[str, AfterValidator(_project_name)], ProjectSettings] = Field(default_factory=dict)
     cache: CacheSettings
+    limits: LimitsSettings
     writes: WritesSettings
     sql: SqlSettings
     log: LogSettings
@@ -324,7 +345,7 @@ class Settings(Table):
     def parse(cls, tables: Mapping[str, Any], path: Path, environment: Mapping[str, str]) -> Settings:
         """As `load`, of what the file at `path` would hold; relative paths are relative to its folder."""
         context = _Context(_sources(path, environment), governed="governance" in tables)
-        whole = {"server": {}, "auth": {}, "cache": {}, "writes": {}, "sql": {}, "log": {}, **tables}
+        whole = {"server": {}, "auth": {}, "cache": {}, "limits": {}, "writes": {}, "sql": {}, "log": {}, **tables}
         try:
             return cls.model_validate(whole, context=context)
         except ValidationError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC
 from pathlib import Path
 
 import keyring
@@ -91,6 +92,21 @@ def test_queries_have_limits_unless_the_file_says_others(load: Load) -> None:
     assert (sql.queue_seconds, sql.stalled_seconds) == (30, 60)
     sql = load(SMALLEST + '[sql]\nmemory_bytes = "512MiB"\nthreads = 8\nmax_seconds = 0.5\nqueue_seconds = 0\n').sql
     assert (sql.memory_bytes, sql.threads, sql.max_seconds, sql.queue_seconds) == (512 * 2**20, 8, 0.5, 0)
+
+
+def test_callers_have_limits_unless_the_file_says_others(load: Load) -> None:
+    limits = load(SMALLEST).limits
+    assert (limits.max_streams, limits.max_streams_each, limits.max_queued) == (512, 256, 256)
+    assert (limits.max_rows, limits.max_bytes) == (1_000_000_000, 50_000_000_000)
+    assert load(SMALLEST + "[limits]\nmax_queued = 0\nidle_seconds = 0.5\n").limits.idle_seconds == 0.5
+
+
+def test_an_instant_before_which_tokens_do_not_count_is_in_utc_unless_it_says_otherwise(load: Load) -> None:
+    settings = load(SMALLEST + "[auth.revoked_before]\nann = 2026-11-23T14:00:00\nbob = 2026-11-23T14:00:00+02:00\n")
+    hours = {name: instant.astimezone(UTC).hour for name, instant in settings.auth.revoked_before.items()}
+    assert hours == {"ann": 14, "bob": 12}
+    with pytest.raises(SettingsError, match=r"auth.revoked_before.ann: expected a valid datetime"):
+        load(SMALLEST + "[auth.revoked_before]\nann = true\n")
 
 
 @pytest.mark.parametrize(
@@ -461,5 +477,10 @@ def test_documented_defaults_are_the_real_ones(load: Load) -> None:
     assert (rows["cache.disk_bytes"], rows["cache.memory_bytes"]) == ('`"20GB"`', '`"2GB"`')
     for key in ("threads", "max_seconds", "max_rows", "max_concurrent", "queue_seconds", "stalled_seconds"):
         assert float(rows[f"sql.{key}"].strip("`")) == getattr(settings.sql, key)
+    for key, value in settings.limits:
+        if key == "max_bytes":
+            assert rows["limits.max_bytes"] == f'`"{value // 10**9}GB"`'
+        else:
+            assert float(rows[f"limits.{key}"].strip("`")) == value
     for key in ("memory_bytes", "spill_bytes", "max_bytes"):
         assert rows[f"sql.{key}"] == f'`"{getattr(settings.sql, key) // 10**9}GB"`'

@@ -11,10 +11,13 @@ import jwt
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from datom_flight.protocol.errors import AuthenticationError, InvalidRequestError, PermissionDeniedError
+from datom_flight_server.auth.revocations import Revocations
 from datom_flight_server.auth.tokens import ISSUER, LEEWAY, Tokens
 from datom_flight_server.model import Principal, Role
+from datom_flight_server.settings import AuthSettings
 from support.server import await_condition
 
 SECRET = "a signing secret of thirty-two bytes or more"
@@ -186,3 +189,49 @@ def test_a_bad_token_is_refused_even_where_anonymous_may_read() -> None:
     with pytest.raises(AuthenticationError):
         tokens.authenticate("nonsense")
     assert tokens.authenticate(tokens.create(ANN, DAY)) == ANN
+
+
+def test_a_token_that_was_taken_back_says_so_and_no_other_does() -> None:
+    plain = Tokens(SECRET)
+    taken, kept = plain.create(ANN, DAY), plain.create(ANN, DAY)
+    tokens = Tokens(SECRET, revocations=Revocations(frozenset({plain.facts(taken).id})))
+    assert refusal(taken, tokens).message == "the token was taken back"
+    assert tokens.verify(kept) == ANN
+
+
+def test_tokens_of_a_principal_made_before_an_instant_are_taken_back() -> None:
+    now = datetime.now(UTC)
+    tokens = Tokens(SECRET, revocations=Revocations(before={"ann": now - timedelta(minutes=5)}))
+    old, new = (int((now - timedelta(minutes=minutes)).timestamp()) for minutes in (10, 1))
+    taken = jwt.encode(claims(iat=old), SECRET, algorithm="HS256")
+    assert refusal(taken, tokens).message == "the token was taken back"
+    assert tokens.verify(jwt.encode(claims(iat=new), SECRET, algorithm="HS256")).name == "ann"
+    assert tokens.verify(jwt.encode(claims(iat=old, sub="bob"), SECRET, algorithm="HS256")).name == "bob"
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+def test_sessions_go_with_the_token_they_were_made_from(by_id: bool) -> None:
+    plain, made = Tokens(SECRET), int((datetime.now(UTC) - DAY).timestamp())
+    token = jwt.encode(claims(jti="the first", iat=made, exp=made + 7 * 86400), SECRET, algorithm="HS256")
+    session = plain.narrow(plain.verify(token), Role.READER, token).token
+    further = plain.narrow(plain.verify(session), Role.READER, session).token
+    before = {"ann": datetime.fromtimestamp(made + 60, UTC)}
+    taken = Revocations(frozenset({"the first"})) if by_id else Revocations(before=before)
+    tokens = Tokens(SECRET, revocations=taken)
+    for each in (token, session, further):
+        assert plain.verify(each).name == "ann"
+        assert refusal(each, tokens).message == "the token was taken back"
+
+
+def test_what_was_taken_back_may_change_under_way() -> None:
+    tokens = Tokens(SECRET)
+    token = tokens.create(ANN, DAY)
+    assert tokens.verify(token) == ANN
+    tokens.renew(AuthSettings.model_construct(secret=SecretStr(SECRET), revoked=[tokens.facts(token).id]))
+    assert refusal(token, tokens).message == "the token was taken back"
+
+
+def test_a_token_tells_its_facts() -> None:
+    facts = Tokens(SECRET).facts(jwt.encode(claims(jti="5f0c", iat=1_700_000_000, exp=4_000_000_000), SECRET, "HS256"))
+    assert (facts.id, facts.principal) == ("5f0c", Principal("ann", Role.READER))
+    assert (facts.made.isoformat(), facts.expires.year) == ("2023-11-14T22:13:20+00:00", 2096)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +16,9 @@ import jwt
 from datom_flight.protocol.errors import AuthenticationError, InvalidRequestError, PermissionDeniedError
 
 from ..model import Principal, Role
+from ..settings import AuthSettings
 from .base import IssuedToken
+from .revocations import Revocations
 
 ISSUER = "datom-flight"
 WEAK_SECRET_BYTES = 32
@@ -29,6 +34,22 @@ _ANONYMOUS = "anonymous"
 _KNOWN_TOKENS = 1024
 
 
+@dataclass(frozen=True, slots=True)
+class TokenFacts:
+    """What a good token says.
+
+    Attributes:
+        id: names it, and the sessions made from it, when it is taken back.
+        principal: who it was made for.
+        made, expires: instants in UTC.
+    """
+
+    id: str
+    principal: Principal
+    made: datetime
+    expires: datetime
+
+
 class Tokens:
     """An `Authenticator` by tokens signed with one secret, which every replica shares.
 
@@ -36,11 +57,24 @@ class Tokens:
         anonymous: the role of a caller without a token; None refuses them.
     """
 
-    def __init__(self, secret: str, anonymous: Role | None = None) -> None:
+    def __init__(self, secret: str, anonymous: Role | None = None, revocations: Revocations | None = None) -> None:
+        self._go_by(secret, anonymous, revocations or Revocations())
+
+    @classmethod
+    def of(cls, settings: AuthSettings) -> Tokens:
+        """As the settings say."""
+        return cls(*_parts(settings))
+
+    def renew(self, settings: AuthSettings) -> None:
+        """Go by these settings from now on."""
+        self._go_by(*_parts(settings))
+
+    def _go_by(self, secret: str, anonymous: Role | None, revocations: Revocations) -> None:
         # HMAC fills a short key up with zeros itself (RFC 2104), so the signature is the same; filled up here, PyJWT
         # has nothing to warn of at every request. `check` is where a weak secret is reported.
         self._key = secret.encode().ljust(WEAK_SECRET_BYTES, b"\0")
         self.anonymous = anonymous
+        self._revocations = revocations
         # a connection sends its token with every call
         self._known = lru_cache(_KNOWN_TOKENS)(self._decoded)
 
@@ -57,10 +91,16 @@ class Tokens:
         """Who `token` was made for.
 
         Raises:
-            AuthenticationError: ``unauthenticated``, saying whether it expired, is no token of this server, or is
-                no token at all. The token is not in the message.
+            AuthenticationError: ``unauthenticated``, saying whether it expired, was taken back, is no token of this
+                server, or is no token at all. The token is not in the message.
         """
         return _principal(self._claims(token))
+
+    def facts(self, token: str) -> TokenFacts:
+        """What `token` says; raises as `verify` does."""
+        claims = self._claims(token)
+        made, expires = (datetime.fromtimestamp(claims[key], UTC) for key in ("iat", "exp"))
+        return TokenFacts(claims["jti"], _principal(claims), made, expires)
 
     def authenticate(self, bearer: str | None) -> Principal:
         """See `Authenticator.authenticate`."""
@@ -79,11 +119,19 @@ class Tokens:
                 fields={"needed": role.value, "role": principal.role.value},
             )
         expires = _after(SESSION)
+        origin = {}
         if bearer is not None:
-            expires = min(expires, datetime.fromtimestamp(self._claims(bearer)["exp"], UTC))
-        return self._issue(Principal(principal.name, role, principal.projects), expires)
+            claims = self._claims(bearer)
+            expires = min(expires, datetime.fromtimestamp(claims["exp"], UTC))
+            origin = {
+                "origin": claims.get("origin", claims["jti"]),
+                "auth_time": claims.get("auth_time", claims["iat"]),
+            }
+        return self._issue(Principal(principal.name, role, principal.projects), expires, origin)
 
-    def _issue(self, principal: Principal, expires: datetime) -> IssuedToken:
+    def _issue(
+        self, principal: Principal, expires: datetime, more: Mapping[str, Any] = MappingProxyType({})
+    ) -> IssuedToken:
         if not principal.name.strip():
             raise InvalidRequestError("the principal of a token has no name", hint="name whoever will hold it")
         expires = expires.replace(microsecond=0)
@@ -94,6 +142,7 @@ class Tokens:
             "iat": datetime.now(UTC),
             "exp": expires,
             "jti": uuid4().hex,
+            **more,
         }
         if principal.projects is not None:
             claims["projects"] = sorted(principal.projects)
@@ -103,6 +152,8 @@ class Tokens:
         claims = self._known(token)
         if int(claims["exp"]) <= time.time() - LEEWAY.total_seconds():
             raise _expired()
+        if self._revocations.cover(claims):
+            raise AuthenticationError("the token was taken back", hint="ask for a new token")
         return claims
 
     def _decoded(self, token: str) -> dict[str, Any]:
@@ -128,6 +179,14 @@ class Tokens:
             raise AuthenticationError(
                 "the token is malformed", hint="give the token exactly as it was issued, on one line"
             ) from None
+
+
+def _parts(settings: AuthSettings) -> tuple[str, Role | None, Revocations]:
+    return (
+        settings.secret.get_secret_value(),
+        Role.READER if settings.anonymous == "reader" else None,
+        Revocations(frozenset(settings.revoked), settings.revoked_before),
+    )
 
 
 def _principal(claims: dict[str, Any]) -> Principal:

@@ -19,6 +19,7 @@ from ..auth.base import Authenticator
 from ..calls import Call, Trace
 from ..model import Principal
 from .boundary import boundary
+from .rates import Rates
 from .session import AS_OF_HEADER, PROJECT_HEADER, Carried, Session, Sessions, split_bearer
 
 REQUEST = "request"
@@ -48,6 +49,7 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
         packs: whether they take many rows of a listing in one result.
         codec: what they ask rows to be compressed by, whatever that is.
         is_cancelled: whether the caller went away.
+        peer: the other end of the connection, as gRPC names it.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
         self.packs = packs
         self.codec = codec
         self.is_cancelled: Callable[[], bool] = lambda: False
+        self.peer = ""
         self._answer = answer
         self._ended = ended
 
@@ -101,14 +104,15 @@ class RequestFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]
         ended: told of every call that has ended.
     """
 
-    def __init__(self, authenticator: Authenticator, sessions: Sessions, ended: Ended) -> None:
+    def __init__(self, authenticator: Authenticator, rates: Rates, sessions: Sessions, ended: Ended) -> None:
         super().__init__()
         self._authenticator = authenticator
+        self._rates = rates
         self._sessions = sessions
         self._ended = ended
 
     def start_call(self, info: fl.CallInfo, headers: Mapping[str, Sequence[str | bytes]]) -> Request:
-        """See `pyarrow.flight.ServerMiddlewareFactory`. Raises a Flight error for a caller who is not known."""
+        """See `pyarrow.flight.ServerMiddlewareFactory`. Who is not known, or asks too often, gets a Flight error."""
         call = Call(_request_id(_header(headers, _REQUEST_ID_HEADER)), _VERBS[info.method])
         call.trace = Trace.of(_header(headers, "traceparent"), _header(headers, "tracestate"))
         with boundary(call.id):
@@ -116,6 +120,7 @@ class RequestFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]
                 bearer, came = split_bearer(_token(_header(headers, "authorization")))
                 principal = self._authenticator.authenticate(bearer)
                 call.principal = principal.name
+                self._rates.count(principal)
                 carried = self._sessions.newest(principal.name, came)
                 session = carried.session
                 if PROJECT_HEADER in headers or AS_OF_HEADER in headers:
@@ -148,6 +153,7 @@ def request_of(context: fl.ServerCallContext) -> Request:
     request: Request = context.get_middleware(REQUEST)
     context.add_trailer(_REQUEST_ID_HEADER, request.id)
     request.is_cancelled = context.is_cancelled
+    request.peer = context.peer()
     return request
 
 

@@ -24,9 +24,10 @@ from ..versions.catalog import Catalog
 from ..versions.payloads import Payloads
 from ..versions.projects import Projects
 from ..versions.tables import Selection, StoredTable
+from .admission import Streams
 from .middleware import Request
 from .placement import Placement
-from .streams import Streams, table_stream
+from .streams import table_stream
 
 _DESCRIPTOR_KEYS = ("project", "table", "version", "as_of", "columns", "where", "limit")
 
@@ -119,7 +120,7 @@ class Reads:
         except BaseException:
             table.close()
             raise
-        return schema, table_stream(table, selection, self._streams, request.call)
+        return schema, table_stream(table, selection, self._streams.running(request))
 
     def listing(self, request: Request, criteria: bytes) -> Iterator[fl.FlightInfo]:
         """A FlightInfo, without schema, of every table the caller may see.

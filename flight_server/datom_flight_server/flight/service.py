@@ -15,6 +15,7 @@ from .actions import Actions
 from .boundary import boundary, bounded
 from .compression import row_stream_of
 from .middleware import REQUEST, Ended, NoHandshake, RequestFactory, request_of
+from .rates import Rates
 from .reads import Reads
 from .sql.service import ACTIONS as SQL_ACTIONS
 from .sql.service import FlightSql
@@ -35,6 +36,7 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
         location: str,
         *,
         authenticator: Authenticator,
+        rates: Rates,
         reads: Reads,
         actions: Actions,
         writes: Writes,
@@ -49,7 +51,7 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
         super().__init__(
             location,
             auth_handler=NoHandshake(),
-            middleware={REQUEST: RequestFactory(authenticator, sql.sessions, ended)},
+            middleware={REQUEST: RequestFactory(authenticator, rates, sql.sessions, ended)},
             tls_certificates=[certificate] if certificate else None,
         )
 

@@ -29,8 +29,10 @@ from ..versions.spool import Spool
 from ..versions.validation import Finding
 from ..versions.writer import author_of, table_content
 from ..versions.writers import Writers
+from .admission import Stream, Streams
 from .middleware import Request
-from .streams import Streams
+
+_RETRY_SECONDS = 1.0
 
 Body = Mapping[str, Any]
 Records = Sequence[Mapping[str, Any]]
@@ -93,7 +95,11 @@ class Writes:
         catalog = self._projects.catalog(asked.project)
         writer = self._writers.writer(catalog.project)
         parents, lineage = self._parents(request, asked.parents)
-        with self._streams.running(), self._place(), self._spool.receive(schema, self._uncut(batches)) as spooled:
+        with (
+            self._streams.running(request) as stream,
+            self._place(),
+            self._spool.receive(schema, _awaited(batches, stream)) as spooled,
+        ):
             request.call.count(spooled.rows, spooled.bytes)
             content = table_content(spooled)
             # it may have expired while the rows came
@@ -144,18 +150,17 @@ class Writes:
             detail = "not as git has it: " + ", ".join(keys) if keys else "the storage says what git says"
             yield Finding(artifact, None, "git", not keys, detail)
 
-    def _uncut(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            self._streams.check()
-            yield batch
-
     @contextmanager
     def _place(self) -> Iterator[None]:
         if not self._places.acquire(blocking=False):
             raise UnavailableError(
                 f"{self._max_concurrent} tables are being written, the most at once",
                 code="overloaded",
-                fields={"limit": "concurrent", "value": self._max_concurrent},
+                fields={
+                    "limit": "writes.max_concurrent",
+                    "value": self._max_concurrent,
+                    "retry_after_seconds": _RETRY_SECONDS,
+                },
             )
         try:
             yield
@@ -202,6 +207,16 @@ class Writes:
             raise InvalidRequestError(f'member "{name}" has no version, or is neither a table nor a set')
         self._policy.authorise(request.principal, project, Role.READER)
         self._projects.catalog(project).resolve(name, Kind(kind), version)
+
+
+def _awaited(batches: Iterator[pa.RecordBatch], stream: Stream) -> Iterator[pa.RecordBatch]:
+    while True:
+        stream.wait()
+        batch = next(batches, None)
+        stream.check()
+        if batch is None:
+            return
+        yield batch
 
 
 def _original(asked: WriteRequest) -> tuple[str, str] | None:

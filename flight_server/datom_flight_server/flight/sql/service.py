@@ -16,10 +16,10 @@ from ...auth.base import Policy
 from ...sql.statements import Statements
 from ...versions.payloads import Payloads
 from ...versions.projects import Projects
+from ..admission import Streams
 from ..middleware import Request
 from ..reads import Reads
 from ..session import Session, Sessions
-from ..streams import Streams
 from ..writes import Writes
 from . import flight_pb2 as flight_messages
 from . import flight_sql_pb2 as messages
@@ -131,7 +131,7 @@ class FlightSql:
         name = _name(ticket)
         if self._metadata.handles(name):
             schema, find = self._metadata.answer(request, name, ticket)
-            return schema, self._one_batch(find)
+            return schema, self._one_batch(request, find)
         if name == "TicketStatementQuery":
             return self._statements.stream(request, unpacked(ticket, messages.TicketStatementQuery).statement_handle)
         raise unsupported(name)
@@ -186,9 +186,11 @@ class FlightSql:
             )
         raise unsupported(name)
 
-    def _one_batch(self, find: Callable[[], pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        with self._streams.running():
-            yield find()
+    def _one_batch(self, request: Request, find: Callable[[], pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        with self._streams.running(request) as stream:
+            batch = find()
+            stream.wait()
+            yield batch
 
     def _create_prepared(self, request: Request, body: bytes, add_header: AddHeader) -> bytes:
         asked = unpacked(body, messages.ActionCreatePreparedStatementRequest)

@@ -15,10 +15,11 @@ from datom_flight.protocol.messages import decode_object, encode_object
 from ...calls import Subject
 from ...sql.resolving import Pinned
 from ...sql.statements import Plan, Statements
+from ..admission import Streams
 from ..middleware import Request
 from ..reads import Reads
 from ..session import Session
-from ..streams import Streams, row_stream
+from ..streams import row_stream
 from . import flight_sql_pb2 as messages
 from .asking import Asked, query_of
 from .catalog import SqlCatalog, default_project
@@ -108,7 +109,7 @@ class SqlStatements:
             "Generator[pa.RecordBatch, None, None]", self._statements.run(request.principal, plan, request.is_cancelled)
         )
         with closing(rows) as batches:
-            yield from row_stream(plan.schema, batches, self._streams, request.call)
+            yield from row_stream(plan.schema, batches, self._streams.running(request))
 
 
 def _note(request: Request, pins: Sequence[Pinned]) -> None:
