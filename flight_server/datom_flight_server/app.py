@@ -14,14 +14,17 @@ from .flight.actions import Actions
 from .flight.admission import StreamLimits, Streams
 from .flight.health import Health
 from .flight.placement import Placement
+from .flight.pulse import Pulse
 from .flight.rates import Rates
 from .flight.reads import Reads
 from .flight.service import DatomFlightServer
 from .flight.sql.service import FlightSql
 from .flight.writes import Writes
 from .governance.configured import project_source
+from .listening import reached_at
 from .management import Management
-from .metrics import Metrics, gauge
+from .metrics import Metrics
+from .readings import of_caches, of_git, of_governance, of_metadata, of_process, of_queries, of_storage, of_streams
 from .replicas import Replicas
 from .repositories import Repositories
 from .settings import LimitsSettings, Settings, SqlSettings
@@ -56,14 +59,14 @@ class App:
         self._where = WhereCompiler()
         self._replicas = Replicas(settings.server.replicas, settings.server.listen.partition(":")[0])
         self._metrics = Metrics(lambda project: project in self._source.projects())
-        self._metrics.watch(lambda: [gauge("open_streams", "Streams that run now.", self._streams.open)])
         self._observers = [self._metrics.ended] if access is None else [self._metrics.ended, access]
         self._engine: Engine | None = None
         self._statements: Statements | None = None
         self._server: DatomFlightServer | None = None
         self._probes: list[Health | Management] = []
-        repositories = Repositories(settings.cache.directory / "repositories")
-        self._writers = Writers(lambda: self._source.projects().values(), repositories.open, self._stores.open)
+        self._pulse: Pulse | None = None
+        self._repositories = Repositories(settings.cache.directory / "repositories")
+        self._writers = Writers(lambda: self._source.projects().values(), self._repositories.open, self._stores.open)
         self._reachability = Reachability(lambda: self._source.projects().values(), self._stores.open)
 
     def start(self) -> str:
@@ -78,12 +81,13 @@ class App:
         settings = self._settings
         if settings.server.management is not None:
             self._probes.append(
-                Management(settings.server.management, self.ready, self.problems, self._metrics.registry)
+                Management(settings.server.management, self.alive, self.ready, self.problems, self._metrics.registry)
             )
         if settings.server.health is not None:
             self._probes.append(Health(settings.server.health, self.ready))
         self._source.start()
-        projects = Projects(self._source, self._stores.open, Documents(settings.server.metadata_max_age_seconds))
+        documents = Documents(settings.server.metadata_max_age_seconds)
+        projects = Projects(self._source, self._stores.open, documents)
         tokens = Tokens.of(settings.auth)
         policy = RolePolicy()
         payloads = Payloads(settings.cache.directory, settings.cache.disk_bytes, settings.cache.memory_bytes)
@@ -96,6 +100,7 @@ class App:
         self._engine = Engine(settings.cache.directory, _engine_limits(settings.sql))
         self._statements = Statements(projects, policy, payloads, self._where, self._engine)
         self._writers.start()
+        self._watch(documents, payloads, self._engine)
         # last: it answers as soon as it is made
         self._server = DatomFlightServer(
             settings.server.listen,
@@ -109,11 +114,18 @@ class App:
             certificate=settings.server.tls,
         )
         self._streams.start()
+        if self._probes:
+            self._pulse = Pulse(reached_at(settings.server.listen, self._server.port))
+            self._pulse.start()
         return f"{settings.server.listen.rpartition(':')[0]}:{self._server.port}"
+
+    def alive(self) -> bool:
+        """Whether requests are answered, as far as is known; asked only where somebody probes."""
+        return self._pulse is None or self._pulse.beats
 
     def ready(self) -> bool:
         """Whether new requests are welcome: started, and not stopping."""
-        return self._server is not None and not self._streams.draining
+        return self._server is not None and not self._streams.draining and self.alive()
 
     def problems(self) -> list[str]:
         """What is wrong now, one sentence each. None of it stops requests that do not need what is broken."""
@@ -125,8 +137,20 @@ class App:
         ]
 
     def _tell(self, call: Call) -> None:
-        for observer in self._observers:
-            observer(call)
+        if self._pulse is None or call.id != self._pulse.request_id:
+            for observer in self._observers:
+                observer(call)
+
+    def _watch(self, documents: Documents, payloads: Payloads, engine: Engine) -> None:
+        source, watch = self._source, self._metrics.watch
+        watch(lambda: of_process(self.ready()))
+        watch(lambda: of_streams(self._streams.open, self._streams.queued))
+        watch(lambda: of_caches(payloads))
+        watch(lambda: of_queries(engine))
+        watch(lambda: of_storage(self._stores))
+        watch(lambda: of_git(self._repositories, self._writers))
+        watch(lambda: of_metadata(documents, source.projects().values()))
+        watch(lambda: of_governance(source))
 
     def refresh(self) -> None:
         """Look for new projects, soon."""
@@ -154,6 +178,8 @@ class App:
             stopping.start()
             stopping.join(_SHUTDOWN_SECONDS)
             ended = ended and not stopping.is_alive()
+        if self._pulse is not None:
+            self._pulse.close()
         for probe in self._probes:
             probe.close()
         if self._statements is not None:

@@ -29,3 +29,11 @@ def refuse_taken(key: str, address: str) -> None:
             f'{key}: "{address}" cannot be listened on: {error.strerror}',
             hint="is another process listening there?",
         ) from None
+
+
+def reached_at(listen: str, port: int) -> str:
+    """The URL under which this machine reaches what listens on `listen`, a URL, with `port` taken for it."""
+    scheme, _, address = listen.partition("://")
+    host, _ = split_host_port(address)
+    own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"{scheme}://[{own}]:{port}" if ":" in own else f"{scheme}://{own}:{port}"

@@ -6,20 +6,22 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client import CollectorRegistry, Gauge, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from datom_flight.protocol.errors import UnavailableError
 
 from .addresses import split_host_port
+from .latest import Latest
 
 REQUEST_SECONDS = 10
 PROBLEMS_SECONDS = 0.8
 """How long a probe waits for the problems of now before it is answered with those last known."""
+HUNG_SECONDS = 60
+"""After which a check that gives no answer is a problem itself."""
 
 StartResponse = Callable[..., Any]
 
@@ -27,14 +29,16 @@ StartResponse = Callable[..., Any]
 class Management:
     """An HTTP server on threads of its own, from construction until `close`.
 
+    ``/healthz`` is 200 while `alive` says so: a process that must be started anew is not.
     ``/readyz`` is 200 while `ready` says so and 503 otherwise, and names the `problems` either way: what is broken for
     one project is no reason to take the server from all others.
 
     Args:
         address: ``HOST:PORT``.
+        alive: whether requests are answered at all.
         ready: whether new requests are welcome.
         problems: what is wrong, one sentence each; may take its time.
-        registry: what ``/metrics`` shows.
+        registry: what ``/metrics`` shows, beside the number of problems.
 
     Raises:
         UnavailableError: ``unavailable`` when the address cannot be listened on.
@@ -43,13 +47,17 @@ class Management:
     def __init__(
         self,
         address: str,
+        alive: Callable[[], bool],
         ready: Callable[[], bool],
         problems: Callable[[], list[str]],
         registry: CollectorRegistry,
     ) -> None:
+        self._alive = alive
         self._ready = ready
-        self._problems = _Latest(problems)
+        self._problems = _Problems(problems)
         self._metrics = make_wsgi_app(registry)
+        problems_now = Gauge("datom_flight_problems", "What is wrong now; /readyz names it.", registry=registry)
+        problems_now.set_function(lambda: len(self._problems.now()))
         host, port = split_host_port(address)
         try:
             self._server = make_server(
@@ -76,7 +84,9 @@ class Management:
             return _send(start, "405 Method Not Allowed", b"only GET\n")
         match environ["PATH_INFO"]:
             case "/healthz":
-                return _send(start, "200 OK", b"ok\n")
+                if self._alive():
+                    return _send(start, "200 OK", b"ok\n")
+                return _send(start, "503 Service Unavailable", b"the Flight port does not answer\n")
             case "/readyz":
                 ready = self._ready()
                 body = json.dumps({"ready": ready, "problems": self._problems.now()}, ensure_ascii=False) + "\n"
@@ -87,29 +97,24 @@ class Management:
         return _send(start, "404 Not Found", b"there are /healthz, /readyz and /metrics\n")
 
 
-class _Latest:
-    """What `ask` gives, asked by one thread at a time, so that slow answers hold up no prober."""
+class _Problems:
+    """The problems of now; those last known while a check takes its time, and that it hangs when it does."""
 
     def __init__(self, ask: Callable[[], list[str]]) -> None:
-        self._ask = ask
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="readiness")
-        self._lock = threading.Lock()
-        self._asking: Future[list[str]] | None = None
-        self._last: list[str] = []
+        self._latest = Latest("readiness", ask, PROBLEMS_SECONDS)
+        self._known: list[str] = []
 
     def now(self) -> list[str]:
-        with self._lock:
-            if self._asking is None or self._asking.done():
-                self._asking = self._pool.submit(self._ask)
-            asking = self._asking
         try:
-            self._last = asking.result(PROBLEMS_SECONDS)
+            self._known = self._latest.now()
         except TimeoutError:
-            return self._last
-        return self._last
+            waiting = self._latest.waiting_seconds
+            if waiting > HUNG_SECONDS:
+                return [*self._known, f"what is wrong has been looked for over {waiting:.0f} seconds: a check hangs"]
+        return self._known
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False)
+        self._latest.close()
 
 
 class _Handler(WSGIRequestHandler):

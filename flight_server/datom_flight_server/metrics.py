@@ -5,11 +5,17 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 
 from .calls import Call
 
@@ -33,6 +39,7 @@ class Metrics:
     def __init__(self, knows: Callable[[str], bool]) -> None:
         self.registry = CollectorRegistry()
         self._knows = knows
+        self._known: set[str] = set()
         self._lock = threading.Lock()
         self._ended: Counter[tuple[str, str, str]] = Counter()
         self._refused: Counter[tuple[str, str]] = Counter()
@@ -49,9 +56,7 @@ class Metrics:
 
     def ended(self, call: Call) -> None:
         """Count a call that has ended."""
-        project = call.subjects[0].project if call.subjects else ""
-        if project and not self._knows(project):
-            project = ""
+        project = self._label(call.subjects[0].project) if call.subjects else ""
         with self._lock:
             self._ended[call.verb, call.code, project] += 1
             _latencies(self._seconds, call.verb).add(call.seconds)
@@ -61,6 +66,13 @@ class Metrics:
                 self._bytes[call.verb, project] += call.bytes
             if call.limit is not None:
                 self._refused[call.code, call.limit] += 1
+
+    def _label(self, project: str) -> str:
+        if project not in self._known:
+            if not self._knows(project):
+                return ""
+            self._known.add(project)
+        return project
 
     def _calls(self) -> list[Metric]:
         with self._lock:
@@ -76,7 +88,7 @@ class Metrics:
             ]
 
 
-def counted(name: str, told: str, labels: str, counts: Counter[Labels]) -> Metric:
+def counted(name: str, told: str, labels: str, counts: Mapping[Labels, float]) -> Metric:
     """A counter with one sample for each key of `counts`: the values of `labels`, which are divided by spaces."""
     family = CounterMetricFamily(f"{PREFIX}_{name}", told, labels=labels.split())
     for values, count in counts.items():
@@ -84,9 +96,20 @@ def counted(name: str, told: str, labels: str, counts: Counter[Labels]) -> Metri
     return family
 
 
-def gauge(name: str, told: str, value: float) -> Metric:
-    """What is `value` now."""
-    return GaugeMetricFamily(f"{PREFIX}_{name}", told, value)
+def gauge(name: str, told: str, labels: str, values: Mapping[Labels, float]) -> Metric:
+    """What is so much now, as `counted`."""
+    family = GaugeMetricFamily(f"{PREFIX}_{name}", told, labels=labels.split())
+    for labelled, value in values.items():
+        family.add_metric(labelled, value)
+    return family
+
+
+def summary(name: str, told: str, labels: str, values: Mapping[Labels, tuple[int, float]]) -> Metric:
+    """How often something was, and how much it came to, as `counted`."""
+    family = SummaryMetricFamily(f"{PREFIX}_{name}", told, labels=labels.split())
+    for labelled, (count, total) in values.items():
+        family.add_metric(labelled, count, total)
+    return family
 
 
 class _Latencies:

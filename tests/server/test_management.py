@@ -28,10 +28,14 @@ class State:
     """What a server would say of itself."""
 
     def __init__(self) -> None:
+        self.is_alive = True
         self.is_ready = True
         self.said: list[str] = []
         self.telling = threading.Event()
         self.telling.set()
+
+    def alive(self) -> bool:
+        return self.is_alive
 
     def ready(self) -> bool:
         return self.is_ready
@@ -45,7 +49,7 @@ class State:
 def managed(state: State, address: str = "127.0.0.1:0") -> Iterator[Management]:
     registry = CollectorRegistry()
     Counter("datom_flight_reads", "Reads.", registry=registry).inc()
-    management = Management(address, state.ready, state.problems, registry)
+    management = Management(address, state.alive, state.ready, state.problems, registry)
     try:
         yield management
     finally:
@@ -126,7 +130,7 @@ def test_a_taken_address_is_named() -> None:
     with managed(state) as management:
         address = f"127.0.0.1:{management.port}"
         for taking in (
-            lambda: Management(address, state.ready, state.problems, CollectorRegistry()),
+            lambda: Management(address, state.alive, state.ready, state.problems, CollectorRegistry()),
             lambda: Health(address, state.ready),
         ):
             with pytest.raises(UnavailableError, match=f'"{address}" cannot be listened on: Address already in use'):

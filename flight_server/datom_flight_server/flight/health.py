@@ -11,16 +11,20 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
 
+from ..latest import Latest
 from ..listening import refuse_taken
 
 SERVICES = ("", "arrow.flight.protocol.FlightService")
 FOLLOW_SECONDS = 0.5
+ANSWER_SECONDS = 0.5
+"""Within which it must be told whether the server serves; else it does not."""
 
 
 class Health:
     """A gRPC server, from construction until `close`, that says SERVING while `serving` is true.
 
-    Watchers hear of a change within half a second; `Check` answers what holds at that moment.
+    Watchers hear of a change within half a second; `Check` answers what holds at that moment. A `serving` that gives no
+    answer, or fails, is NOT_SERVING.
 
     Args:
         address: ``HOST:PORT``.
@@ -47,6 +51,7 @@ class Health:
         self._closed.set()
         self._follower.join()
         self._server.stop(grace=None).wait()
+        self._servicer.close()
 
     def _follow(self) -> None:
         while not self._closed.wait(FOLLOW_SECONDS):
@@ -56,20 +61,30 @@ class Health:
 class _Servicer(HealthServicer):  # type: ignore[misc]
     def __init__(self, serving: Callable[[], bool]) -> None:
         super().__init__()
-        self._serving = serving
+        self._serving = Latest("serving", serving, ANSWER_SECONDS)
         self._said: bool | None = None
         self._updating = threading.Lock()
         self.update()
 
     def update(self) -> None:
         with self._updating:
-            serving = self._serving()
+            serving = self._is_serving()
             if serving == self._said:
                 return
             self._said = serving
             answer = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
             for service in SERVICES:
                 self.set(service, answer)
+
+    def close(self) -> None:
+        self._serving.close()
+
+    def _is_serving(self) -> bool:
+        try:
+            return self._serving.now()
+        except Exception:
+            # TimeoutError, or a fault of ours: either way nobody can tell that it serves
+            return False
 
     def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
         self.update()

@@ -6,10 +6,16 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from ..model import Project
+from ..outcomes import Outcomes
 
 
 class ProjectSource(Protocol):
     """Projects by name. Safe to use from many threads between `start` and `close`."""
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """Of all looks at where projects are registered."""
+        ...
 
     def start(self) -> None:
         """Begin to know projects. A place that cannot be reached is a problem, not a failure."""

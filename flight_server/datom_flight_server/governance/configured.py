@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..model import Project, RepositoryAccess, S3Access
+from ..outcomes import Outcomes
 from ..settings import Settings
 from .base import ProjectSource
 
@@ -31,6 +32,11 @@ class ConfiguredProjects:
         self._access = dict(access or {})
         self._repositories = dict(repositories or {})
         self._governed = governed
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """See `ProjectSource.outcomes`."""
+        return Outcomes() if self._governed is None else self._governed.outcomes
 
     def start(self) -> None:
         """See `ProjectSource.start`."""

@@ -9,7 +9,7 @@ from .bare import BareRepository
 
 
 class ObservedRepository(BareRepository):
-    """A `BareRepository` that tells `outcomes` of its fetches and pushes; one that others forestalled is a ``conflict``."""
+    """A `BareRepository` that tells `outcomes` of its fetches and pushes; ``conflict``: others were faster."""
 
     def __init__(self, url: str, token: str | None, branch: str, directory: Path, outcomes: Outcomes) -> None:
         super().__init__(url, token, branch, directory)
