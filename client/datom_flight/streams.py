@@ -118,7 +118,7 @@ class TicketStream:
                 self._finish(reader, end)
             elif (batch := self._unseen(chunk.data)) is not None:
                 batches.append(batch)
-                size += batch.nbytes
+                size += batch.get_total_buffer_size()
                 self.received += batch.num_rows
 
     def _open(self, replica: Replica, options: fl.FlightCallOptions) -> fl.FlightStreamReader:
