@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import pyarrow.flight as fl
 
@@ -28,6 +29,8 @@ REQUEST = "request"
 _REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _VERBS = {method: method.name.lower() for method in fl.FlightMethod}
+
+_KNOWN_HEADERS = 1024
 
 _LIMITED = frozenset({"overloaded", "too_large", "timeout"})
 """Codes of errors that may say which limit they are about."""
@@ -110,6 +113,8 @@ class RequestFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]
         self._rates = rates
         self._sessions = sessions
         self._ended = ended
+        # a connection sends the same header with every call
+        self._split = lru_cache(_KNOWN_HEADERS)(split_bearer)
 
     def start_call(self, info: fl.CallInfo, headers: Mapping[str, Sequence[str | bytes]]) -> Request:
         """See `pyarrow.flight.ServerMiddlewareFactory`. Who is not known, or asks too often, gets a Flight error."""
@@ -117,7 +122,7 @@ class RequestFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]
         call.trace = Trace.of(_header(headers, "traceparent"), _header(headers, "tracestate"))
         with boundary(call.id):
             try:
-                bearer, came = split_bearer(_token(_header(headers, "authorization")))
+                bearer, came = self._split(_token(_header(headers, "authorization")))
                 principal = self._authenticator.authenticate(bearer)
                 call.principal = principal.name
                 self._rates.count(principal)

@@ -11,7 +11,7 @@ import binascii
 import threading
 import uuid
 from collections import OrderedDict
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 from datom_flight.protocol.errors import AuthenticationError, DatomError, InvalidRequestError
@@ -22,6 +22,7 @@ PROJECT_HEADER = "x-datom-project"
 AS_OF_HEADER = "x-datom-as-of"
 
 _SEPARATOR = "~"
+_SETTINGS = frozenset({"project", "as_of", "began"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +54,19 @@ class Session:
 
     def over(self, other: Session) -> Session:
         """These settings, and those of `other` where there are none."""
-        return replace(other, **self.settled())
+        settled = self.settled()
+        return Session(**(other.settled() | settled)) if settled else other
 
     def settled(self) -> dict[str, str]:
         """The settings there are, by name; `of` reads them."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        named = {"project": self.project, "as_of": self.as_of, "began": self.began}
+        return {name: value for name, value in named.items() if value is not None}
 
     @classmethod
     def of(cls, settled: Any) -> Session:
         """The session with these settings; raises InvalidRequestError for anything that `settled` does not give."""
-        known = {field.name for field in fields(cls)}
-        if not isinstance(settled, dict) or not settled.keys() <= known:
-            raise InvalidRequestError("the session's settings are not an object with " + ", ".join(sorted(known)))
+        if not isinstance(settled, dict) or not settled.keys() <= _SETTINGS:
+            raise InvalidRequestError("the session's settings are not an object with " + ", ".join(sorted(_SETTINGS)))
         if not all(isinstance(value, str) for value in settled.values()):
             raise InvalidRequestError("a session's setting is not a text")
         return cls(**settled)

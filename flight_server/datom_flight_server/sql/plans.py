@@ -16,6 +16,7 @@ from datom_flight.protocol.queries import PINS
 
 from .resolving import Pinned, pins_of
 
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
 _KEYS = ("query", "project", "as_of", "names", "schema", "parameter_names", "parameters", "simple")
 
 
@@ -94,7 +95,7 @@ class Plan:
 
 def pins_metadata(pins: tuple[Pinned, ...]) -> dict[str, str]:
     """What a result's schema metadata says of the versions it was computed from."""
-    return {PINS: json.dumps([pinned.to_object() for pinned in pins], separators=(",", ":"))}
+    return {PINS: _COMPACT.encode([pinned.to_object() for pinned in pins])}
 
 
 def batch_bytes(batch: pa.RecordBatch) -> bytes:
