@@ -28,7 +28,16 @@ if TYPE_CHECKING:
         VersionError,
     )
     from .reads import DatomWarning, Scan
-    from .results import Finding, Identity, ProjectInfo, ProjectSummary, TableInfo, Version, WriteReceipt
+    from .results import (
+        Finding,
+        Identity,
+        Prefetched,
+        ProjectInfo,
+        ProjectSummary,
+        TableInfo,
+        Version,
+        WriteReceipt,
+    )
     from .sets import DatomSet, Member, MemberId
 
 __all__ = [
@@ -49,6 +58,7 @@ __all__ = [
     "PermissionDeniedError",
     "Pin",
     "PinnedTable",
+    "Prefetched",
     "ProjectInfo",
     "ProjectSummary",
     "Scan",
@@ -66,7 +76,16 @@ _HOMES = {
     "opening": ("connect",),
     "pins": ("Pin", "PinnedTable"),
     "reads": ("DatomWarning", "Scan"),
-    "results": ("Finding", "Identity", "ProjectInfo", "ProjectSummary", "TableInfo", "Version", "WriteReceipt"),
+    "results": (
+        "Finding",
+        "Identity",
+        "Prefetched",
+        "ProjectInfo",
+        "ProjectSummary",
+        "TableInfo",
+        "Version",
+        "WriteReceipt",
+    ),
     "sets": ("DatomSet", "Member", "MemberId"),
 }
 

@@ -34,7 +34,7 @@ CONCURRENT_LOOKUPS = 8
 
 _MORE_ATTEMPTS = 4
 _MAX_THREADS = 64
-_LONG_ACTIONS = frozenset({"datom.validate", "datom.write_set"})
+_LONG_ACTIONS = frozenset({"datom.prefetch", "datom.validate", "datom.write_set"})
 
 
 class Calls:
@@ -121,9 +121,7 @@ class Calls:
                 raise
         return self._attempt(call, seconds, replica, headers, self._credential.token())
 
-    def retried(
-        self, attempt: Callable[[], T], progressed: Callable[[], bool] = lambda: False, servers: int = 1
-    ) -> T:
+    def retried(self, attempt: Callable[[], T], progressed: Callable[[], bool] = lambda: False, servers: int = 1) -> T:
         """What `attempt` gives, tried again while its failure is of a retryable code, a few times at most.
 
         Other replicas are tried at once, the same one again after a pause: within `RETRY_SECONDS`, and not after a

@@ -28,6 +28,8 @@ from .results import (
     History,
     Identity,
     ImportInfo,
+    Prefetched,
+    PrefetchedTables,
     ProjectInfo,
     Projects,
     ProjectSummary,
@@ -229,6 +231,31 @@ class Connection:
     ) -> Scan:
         """As `scan`, stopping before the rows move: to know their version, schema and number first."""
         return self._reads.scan(self._select(name, version, as_of, pin, columns, where, limit))
+
+    def prefetch(
+        self,
+        names: Iterable[str] | str | None = None,
+        version: str | None = None,
+        *,
+        as_of: Instant | None = None,
+        pin: Pin | None = None,
+    ) -> PrefetchedTables:
+        """Have the server fetch tables to its cache, so that those who read them next need not wait for the storage.
+
+        A table that cannot be had is a row with an `error`, and stops no other.
+
+        Args:
+            names: tables; None is every table of the project, or of the pin.
+            version, as_of, pin: as for `read`; `version` is of one table.
+        """
+        if names is None:
+            wanted = list(pin.tables) if pin is not None else [row.name for row in self.tables() if row.kind == "table"]
+        else:
+            wanted = list(dict.fromkeys([names] if isinstance(names, str) else names))
+        if version is not None and len(wanted) != 1:
+            raise InvalidRequestError("a version is of one table", hint="name the table, or give as_of or a pin")
+        selections = [self._select(name, version, as_of, pin) for name in wanted]
+        return PrefetchedTables(concurrently(self._prefetched, selections, CONCURRENT_LOOKUPS))
 
     # SQL.
 
@@ -550,8 +577,10 @@ class Connection:
         return Selection.of(project, name, version, as_of, pin, columns, where, limit)
 
     def _version_body(self, name: str, version: str | None, as_of: Instant | None) -> dict[str, Any]:
-        request = self._select(name, version, as_of).request
-        return {"project": request.project, "table": name, "version": request.version, "as_of": request.as_of}
+        return _naming(self._select(name, version, as_of))
+
+    def _prefetched(self, selection: Selection) -> Prefetched:
+        return Prefetched.from_wire(self._ask("datom.prefetch", _naming(selection)))
 
     def _records(self, what: str, name: str, version: str | None, as_of: Instant | None) -> Records | None:
         found = self._ask(f"datom.{what}", self._version_body(name, version, as_of)).get(what)
@@ -568,6 +597,11 @@ class Connection:
                 hint="connect with project=NAME, or set DATOM_FLIGHT_PROJECT",
             )
         return self.project
+
+
+def _naming(selection: Selection) -> dict[str, Any]:
+    """What an action's body says of the version that is selected."""
+    return {key: getattr(selection.request, key) for key in ("project", "table", "version", "as_of")}
 
 
 def single(answers: list[dict[str, Any]], action: str) -> dict[str, Any]:

@@ -216,6 +216,39 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefetched:
+    """What came of one table that the server was to fetch.
+
+    Attributes:
+        version, data_sha, size_bytes: of what the server has now; None with an `error`.
+        fetched: whether it had to be; False is that it was there already.
+        error: the code of what prevented it; None is nothing.
+        detail: the same in words.
+    """
+
+    table: str
+    version: str | None
+    data_sha: str | None
+    size_bytes: int | None
+    fetched: bool
+    error: str | None
+    detail: str | None
+
+    @classmethod
+    def from_wire(cls, body: Mapping[str, Any]) -> Prefetched:
+        """The row of ``datom.prefetch`` in `body`."""
+        return cls(
+            table=required(body, "table"),
+            version=body.get("version"),
+            data_sha=body.get("data_sha"),
+            size_bytes=body.get("size_bytes"),
+            fetched=body.get("fetched") is True,
+            error=body.get("error"),
+            detail=body.get("detail"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Who the server says the caller is; `projects` is None when the role holds for all of them."""
 
@@ -376,6 +409,20 @@ class Findings(Listing[Finding]):
         Column("detail", each(text.clean)),
     )
     empty = "no findings"
+
+
+class PrefetchedTables(Listing[Prefetched]):
+    """What `Connection.prefetch` gives."""
+
+    columns = (
+        Column("table", each(text.clean)),
+        Column("version", text.short_ids),
+        Column("size_bytes", each(text.byte_size), right=True),
+        Column("fetched", each(lambda fetched: "yes" if fetched else "no")),
+        Column("error", each(text.clean)),
+        Column("detail", each(text.clipped)),
+    )
+    empty = "no tables"
 
 
 class Records(Listing[dict[str, Any]]):

@@ -35,6 +35,7 @@ from .stores import Stores
 from .versions.arrivals import Limits
 from .versions.documents import Documents
 from .versions.payloads import Payloads
+from .versions.prefetching import Prefetching
 from .versions.projects import Projects
 from .versions.reachability import Reachability
 from .versions.spool import Spool
@@ -107,7 +108,7 @@ class App:
             authenticator=tokens,
             rates=self._rates,
             reads=reads,
-            actions=Actions(projects, policy, tokens, writes),
+            actions=Actions(projects, policy, tokens, writes, Prefetching(payloads)),
             writes=writes,
             sql=FlightSql(projects, policy, payloads, self._statements, reads, writes, self._streams),
             ended=self._tell,

@@ -182,6 +182,21 @@ def test_pinned_tables_are_read_and_verified_from_the_file(server: WireServer, r
     assert 'the pin is of project "STUDY_001"' in one_line(run("verify", "pin.json", "--project", "STUDY_002"))
 
 
+def test_prefetching_says_what_came_of_each_table(server: WireServer, run: Run) -> None:
+    fetched = {"version": "a" * 64, "data_sha": "b" * 64, "size_bytes": 1000, "fetched": True}
+    server.answers["datom.prefetch"] = [{"table": "dm", **fetched, "error": None, "detail": None}]
+    result = run("prefetch", "dm", "--version", "aa", "--format", "json")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout) == [{"table": "dm", **fetched, "error": None, "detail": None}]
+    assert server.calls[-1] == ("datom.prefetch", {"project": "STUDY_001", "table": "dm", "version": "aa"})
+    server.answers["datom.prefetch"] = [{"table": "dm", "fetched": False, "error": "not_found", "detail": "no dm"}]
+    result = run("prefetch", "dm", "--as-of", "2026-01-01")
+    assert result.returncode == 1
+    assert "not_found" in result.stdout
+    assert result.stderr == "error: 1 of 1 tables cannot be fetched (see the list)\n"
+    assert "version is of one table" in one_line(run("prefetch", "dm", "lb", "--version", "aa"))
+
+
 def test_a_reader_that_goes_away_ends_it_quietly(server: WireServer, tmp_path: Path) -> None:
     server.put("dm", rows(50_000))
     with subprocess.Popen(

@@ -163,10 +163,35 @@ def verify(file: str, how: str, **at: Unpack[At]) -> int:
     return fail(f"{differ} of {len(findings)} tables are not verified (see the findings)") if differ else 0
 
 
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@version_options
+@click.option("--pin", "pin_file", metavar="FILE", help="The tables, or those named, at the versions this pin holds.")
+@options()
+def prefetch(
+    names: tuple[str, ...],
+    version: str | None,
+    as_of: str | None,
+    pin_file: str | None,
+    how: str,
+    **at: Unpack[At],
+) -> int:
+    """Have the server fetch tables before they are read.
+
+    The tables named, or all of the project or the pin; those that the server has already cost nothing.
+    """
+    pin = Pin.load(pin_file) if pin_file is not None else None
+    with connected(pin, **at) as conn:
+        fetched = conn.prefetch(names or None, version, as_of=as_of, pin=pin)
+    output.print_listing(fetched, how)
+    missing = sum(found.error is not None for found in fetched)
+    return fail(f"{missing} of {len(fetched)} tables cannot be fetched (see the list)") if missing else 0
+
+
 def _asked_token() -> str:
     if sys.stdin.isatty():
         return str(click.prompt("Token", hide_input=True, err=True))
     return sys.stdin.readline()
 
 
-COMMANDS = (login, whoami, projects, tables, summary, history, read, pin, verify)
+COMMANDS = (login, whoami, projects, tables, summary, history, read, prefetch, pin, verify)

@@ -25,6 +25,7 @@ ACTIONS: Mapping[str, str] = {
     "datom.lineage": "the source lineage a version records; version? or as_of?",
     "datom.set": "a set's tags and members; version? or as_of?",
     "datom.summary": "a project at a glance",
+    "datom.prefetch": "fetch a table?, tables? or all, before they are read; version? or as_of?",
     "datom.validate": "compare documents and bytes, one finding a check; table?: only that one",
     "datom.whoami": "who the token says the caller is",
     "datom.session": "a short-lived token with the role given, never a wider one",

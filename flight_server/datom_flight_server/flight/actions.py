@@ -16,11 +16,13 @@ from datom_flight.protocol.messages import (
     optional_version,
     required_name,
 )
+from datom_flight.protocol.names import validate_name
 
 from ..auth.base import Authenticator, Policy
 from ..metadata.layout import HistoryEntry, ManifestRow
 from ..model import Kind, Role
 from ..versions.catalog import Catalog
+from ..versions.prefetching import Prefetched, Prefetching
 from ..versions.projects import Projects
 from ..versions.validation import findings
 from .middleware import Request
@@ -30,17 +32,26 @@ Body = Mapping[str, Any]
 Results = Iterator[Mapping[str, Any]]
 
 _LISTINGS = frozenset({"datom.tables", "datom.history"})
+_MAX_TABLES = 10_000
 _VERSION_KEYS = ("project", "table", "version", "as_of")
 
 
 class Actions:
     """Answers DoAction. What it may be asked is `ACTIONS`."""
 
-    def __init__(self, projects: Projects, policy: Policy, authenticator: Authenticator, writes: Writes) -> None:
+    def __init__(
+        self,
+        projects: Projects,
+        policy: Policy,
+        authenticator: Authenticator,
+        writes: Writes,
+        prefetching: Prefetching,
+    ) -> None:
         self._projects = projects
         self._policy = policy
         self._authenticator = authenticator
         self._writes = writes
+        self._prefetching = prefetching
         self._handlers: Mapping[str, tuple[Callable[[Request, Body], Results], tuple[str, ...]]] = {
             "datom.projects": (self._list_projects, ()),
             "datom.tables": (self._tables, ("project", "pattern")),
@@ -50,6 +61,7 @@ class Actions:
             "datom.lineage": (self._lineage, _VERSION_KEYS),
             "datom.set": (self._set, _VERSION_KEYS),
             "datom.summary": (self._summary, ("project",)),
+            "datom.prefetch": (self._prefetch, (*_VERSION_KEYS, "tables")),
             "datom.validate": (self._validate, ("project", "table")),
             "datom.whoami": (self._whoami, ()),
             "datom.session": (self._session, ("role",)),
@@ -147,6 +159,15 @@ class Actions:
             "last_updated": manifest.updated_at,
         }
 
+    def _prefetch(self, request: Request, body: Body) -> Results:
+        version, as_of = optional_version(body)
+        named = _named_tables(body)
+        if version is not None and len(named or ()) != 1:
+            raise InvalidRequestError('"version" is of one table', hint="name the table, or give as_of")
+        catalog = self._catalog(request, body)
+        names = named or [row.name for row in catalog.artifacts() if row.kind == Kind.TABLE.value]
+        return map(_prefetched_row, self._prefetching.tables(catalog, names, version, as_of))
+
     def _validate(self, request: Request, body: Body) -> Results:
         name = required_name(body, "table") if body.get("table") is not None else None
         catalog = self._catalog(request, body)
@@ -191,6 +212,30 @@ def _artifact_row(row: ManifestRow) -> Mapping[str, Any]:
         "versions": row.versions,
         "original_file_sha": row.original_file_sha,
         "original_format": row.original_format,
+    }
+
+
+def _named_tables(body: Body) -> list[str] | None:
+    """The names under ``table`` or ``tables``; None is all there are."""
+    table, tables = body.get("table"), body.get("tables")
+    if tables is None:
+        return None if table is None else [required_name(body, "table")]
+    if table is not None:
+        raise InvalidRequestError("table and tables cannot both be given", hint="leave one of them out")
+    if not isinstance(tables, list) or not 0 < len(tables) <= _MAX_TABLES:
+        raise InvalidRequestError(f'"tables" is not a list of 1 to {_MAX_TABLES} names')
+    return [validate_name(name) for name in tables]
+
+
+def _prefetched_row(found: Prefetched) -> Mapping[str, Any]:
+    return {
+        "table": found.table,
+        "version": found.version,
+        "data_sha": found.data_sha,
+        "size_bytes": found.size_bytes,
+        "fetched": found.fetched,
+        "error": found.error and found.error.code,
+        "detail": found.error and found.error.message,
     }
 
 

@@ -86,6 +86,13 @@ class Payloads:
         held = self.decoder.memory.get(payload.path)
         return pa.BufferReader(held) if held is not None else self._taken(payload, self._open_kept, pa.BufferReader)
 
+    def bring(self, payload: Payload) -> tuple[int, bool]:
+        """See `Payload.bring`."""
+        held = self.decoder.memory.get(payload.path)
+        here = pa.BufferReader(held) if held is not None else self._open_kept(payload)
+        with self.open(payload) if here is None else here as file:
+            return file.size(), here is None
+
     def link(self, payload: Payload, target: Path) -> None:
         """See `Payload.link`."""
 
@@ -188,6 +195,10 @@ class Payload:
                 too large for memory), or the storage's other errors. Nothing is kept then.
         """
         return self.payloads.open(self)
+
+    def bring(self) -> tuple[int, bool]:
+        """Have it here, its hash checked: its size in bytes, and whether it had to be fetched. Raises as `open`."""
+        return self.payloads.bring(self)
 
     def link(self, target: Path) -> None:
         """Make `target` a name of the file of these bytes, their hash checked; on the cache's file system.
