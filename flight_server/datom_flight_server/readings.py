@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import resource
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 import pyarrow as pa
 from prometheus_client import Metric
@@ -68,17 +70,19 @@ def of_caches(payloads: Payloads) -> Iterator[Metric]:
 def of_queries(engine: Engine) -> Iterator[Metric]:
     """Queries in processes of their own."""
     yield gauge("queries", "Queries now.", "state", {("running",): engine.running, ("waiting",): engine.waiting})
+    used = sum(map(_resident_bytes, engine.process_ids))
+    yield gauge("query_processes_bytes", "Resident memory of their processes.", "", {(): used})
 
 
 def of_storage(stores: Stores) -> Iterator[Metric]:
     """What is asked of the storage."""
-    yield _tried("storage_seconds", "Calls to the storage, and what they took.", stores.outcomes)
+    yield _tried("storage_call_seconds", "Calls to the storage, and what they took.", stores.outcomes)
     yield counted("storage_retries", "Requests sent to the storage again.", "", {(): stores.retries})
 
 
 def of_git(repositories: Repositories, writers: Writers) -> Iterator[Metric]:
     """What is asked of the data repositories, and how far the storages are behind them."""
-    yield _tried("git_seconds", "Calls to data repositories, and what they took.", repositories.outcomes)
+    yield _tried("git_call_seconds", "Calls to data repositories, and what they took.", repositories.outcomes)
     lags = {(project,): lag for project, lag in writers.lags().items()}
     yield gauge("mirror_lag_seconds", "Since the storage was known to say what git says.", "project", lags)
 
@@ -96,7 +100,7 @@ def of_governance(source: ProjectSource) -> Iterator[Metric]:
     age = source.age_seconds()
     ages = {} if age is None else {(): age}
     yield gauge("governance_age_seconds", "Since the governance repository was last read.", "", ages)
-    yield _tried("governance_seconds", "Fetches of the governance repository.", source.outcomes)
+    yield _tried("governance_call_seconds", "Fetches of the governance repository.", source.outcomes)
 
 
 def _tried(name: str, told: str, outcomes: Outcomes) -> Metric:
@@ -106,3 +110,11 @@ def _tried(name: str, told: str, outcomes: Outcomes) -> Metric:
         "operation code",
         {labels: (total.count, total.seconds) for labels, total in outcomes.totals().items()},
     )
+
+
+def _resident_bytes(process_id: int) -> int:
+    try:
+        pages = Path(f"/proc/{process_id}/statm").read_text().split()[1]
+    except (OSError, IndexError):
+        return 0  # it ended meanwhile
+    return int(pages) * resource.getpagesize()

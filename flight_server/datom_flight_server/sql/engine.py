@@ -101,6 +101,13 @@ class Engine:
         return len(self._busy)
 
     @property
+    def process_ids(self) -> list[int]:
+        """The operating system's, of the processes there are now."""
+        with self._changed:
+            turns = (turn.process for turn in self._busy)
+            return [process.id for process in (*self._idle, *turns) if process is not None]
+
+    @property
     def waiting(self) -> int:
         """How many wait for their turn."""
         return self._waiting

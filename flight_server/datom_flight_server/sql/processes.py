@@ -80,6 +80,11 @@ class Process:
             raise _not_started() from None
 
     @property
+    def id(self) -> int:
+        """The operating system's."""
+        return self._popen.pid
+
+    @property
     def alive(self) -> bool:
         """Whether it has not ended."""
         return self._popen.poll() is None
