@@ -6,8 +6,9 @@ import json
 import logging
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Literal, TextIO
+from typing import Literal, TextIO
 
 from .calls import Call, Subject
 
@@ -100,11 +101,11 @@ def _trace(error: BaseException, says_all: bool) -> str:
 
 
 def _human_line(now: str, call: Call) -> str:
-    what = " ".join(_place(subject) for subject in call.subjects)
+    what = _places(call.subjects)
     if call.action is not None:
         what = f"{call.action} {what}" if what else call.action
-    rows = f" {call.rows} rows {call.bytes} bytes" if call.first_seconds is not None else ""
-    trace = f" trace {call.trace.trace_id}" if call.trace is not None else ""
+    rows = "" if call.first_seconds is None else f" {call.rows} rows {call.bytes} bytes"
+    trace = "" if call.trace is None else f" trace {call.trace.trace_id}"
     line = (
         f"{now} INFO access {call.id} {call.principal or '-'} {call.verb} {what or '-'} {call.code}{rows}"
         f" {call.seconds * 1000:.1f}ms{trace}"
@@ -113,34 +114,28 @@ def _human_line(now: str, call: Call) -> str:
     return (line if line.isprintable() else line.encode("unicode_escape").decode("ascii")) + "\n"
 
 
-def _place(subject: Subject) -> str:
-    project, table, version = subject
+def _json_line(now: str, call: Call) -> str:
+    # written out, since this is done for every call; texts alone need the encoder
+    project, table, version = call.subjects[0] if len(call.subjects) == 1 else (None, None, None)
+    tables = f',"tables":{_ENCODE([_place(*each) for each in call.subjects])}' if len(call.subjects) > 1 else ""
+    trace = "" if call.trace is None else f',"trace":"{call.trace.trace_id}"'
+    return (
+        f'{{"time":"{now}","level":"info","logger":"access","request":"{call.id}","principal":{_text(call.principal)},'
+        f'"verb":"{call.verb}","action":{_text(call.action)},"project":{_text(project)},"table":{_text(table)},'
+        f'"version":{_text(version)},"rows":{call.rows},"bytes":{call.bytes},"ms":{call.seconds * 1000:.3f},'
+        f'"code":"{call.code}"{tables}{trace}}}\n'
+    )
+
+
+def _text(value: str | None) -> str:
+    return "null" if value is None else _ENCODE(value)
+
+
+def _places(subjects: Sequence[Subject]) -> str:
+    return _place(*subjects[0]) if len(subjects) == 1 else " ".join(_place(*subject) for subject in subjects)
+
+
+def _place(project: str, table: str | None, version: str | None) -> str:
     if table is None:
         return project
     return f"{project}/{table}" if version is None else f"{project}/{table}@{version}"
-
-
-def _json_line(now: str, call: Call) -> str:
-    told: dict[str, Any] = {
-        "time": now,
-        "level": "info",
-        "logger": "access",
-        "request": call.id,
-        "principal": call.principal,
-        "verb": call.verb,
-        "action": call.action,
-        "project": None,
-        "table": None,
-        "version": None,
-        "rows": call.rows,
-        "bytes": call.bytes,
-        "ms": round(call.seconds * 1000, 3),
-        "code": call.code,
-    }
-    if len(call.subjects) == 1:
-        told["project"], told["table"], told["version"] = call.subjects[0]
-    elif call.subjects:
-        told["tables"] = [_place(subject) for subject in call.subjects]
-    if call.trace is not None:
-        told["trace"] = call.trace.trace_id
-    return _ENCODE(told) + "\n"
