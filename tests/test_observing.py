@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pyarrow as pa
 import pyarrow.flight as fl
 import pytest
@@ -195,6 +196,18 @@ def test_metrics_count_what_was_asked(busy: Busy) -> None:
 def test_names_that_callers_make_up_make_no_labels(busy: Busy) -> None:
     projects = {sample.labels.get("project") for family in busy.port.metrics().values() for sample in family.samples}
     assert projects - {None, ""} == {PROJECT}
+
+
+def test_the_id_of_a_request_comes_in_the_trailers(busy: Busy) -> None:
+    asked = fl.FlightDescriptor.for_path(PROJECT, "dm").serialize()
+    metadata = [("authorization", f"Bearer {busy.tokens[1]}"), ("x-request-id", "mine-1")]
+    with grpc.insecure_channel(busy.server.url.removeprefix("grpc://")) as channel:
+        _, call = channel.unary_unary("/arrow.flight.protocol.FlightService/GetFlightInfo").with_call(
+            asked, metadata=metadata, timeout=30
+        )
+        assert ("x-request-id", "mine-1") in [tuple(item) for item in call.trailing_metadata()]
+        assert ("x-request-id", "mine-1") in [tuple(item) for item in call.initial_metadata()]
+    assert "mine-1" in busy.log
 
 
 def test_the_server_s_own_calls_are_not_told(busy: Busy) -> None:

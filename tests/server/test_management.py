@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pyarrow.flight as fl
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry, Counter
 
 from datom_flight.protocol.errors import UnavailableError
 from datom_flight_server.flight.health import SERVICES, Health
+from datom_flight_server.flight.pulse import Pulse
+from datom_flight_server.listening import reached_at
 from datom_flight_server.management import Management
+from support.server import await_condition
+from support.tls import write_certificate
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -71,6 +76,13 @@ def test_healthz_says_that_the_process_lives() -> None:
         assert get(management, "/healthz") == (200, "ok\n")
 
 
+def test_healthz_says_when_requests_are_not_answered_any_more() -> None:
+    state = State()
+    state.is_alive = False
+    with managed(state) as management:
+        assert get(management, "/healthz")[0] == 503
+
+
 def test_readyz_tells_readiness_and_problems() -> None:
     state = State()
     with managed(state) as management:
@@ -97,6 +109,22 @@ def test_a_probe_is_answered_while_the_problems_are_still_looked_for() -> None:
         state.telling.clear()
         assert json.loads(get(management, "/readyz")[1]) == {"ready": True, "problems": ["something"]}
         assert get(management, "/healthz")[0] == 200
+
+
+def test_a_check_that_hangs_is_a_problem_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datom_flight_server.management.HUNG_SECONDS", 0)
+    state = State()
+    state.said = ["something"]
+    with managed(state) as management:
+        get(management, "/readyz")
+        state.telling.clear()
+        said = json.loads(get(management, "/readyz")[1])["problems"]
+        assert said[0] == "something"
+        assert said[1].endswith("a check hangs")
+        state.telling.set()
+        await_condition(
+            lambda: json.loads(get(management, "/readyz")[1])["problems"] == ["something"], 10, "it is over"
+        )
 
 
 def test_metrics_are_those_of_the_registry() -> None:
@@ -170,3 +198,103 @@ def test_watchers_hear_of_a_change() -> None:
         state.is_ready = False
         assert next(answers).status == NOT_SERVING
         answers.cancel()
+
+
+def test_health_is_not_serving_while_nobody_can_tell() -> None:
+    telling = threading.Event()
+
+    def serving() -> bool:
+        telling.wait(30)
+        return True
+
+    telling.set()
+    health = Health("127.0.0.1:0", serving)
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{health.port}") as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            answers = stub.Watch(health_pb2.HealthCheckRequest(), timeout=30)
+            assert next(answers).status == SERVING
+            telling.clear()
+            assert next(answers).status == NOT_SERVING
+            assert stub.Check(health_pb2.HealthCheckRequest(), timeout=10).status == NOT_SERVING
+            telling.set()
+            assert next(answers).status == SERVING
+            answers.cancel()
+    finally:
+        telling.set()
+        health.close()
+
+
+def test_health_is_not_serving_when_asking_fails() -> None:
+    def serving() -> bool:
+        raise ZeroDivisionError
+
+    health = Health("127.0.0.1:0", serving)
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{health.port}") as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            assert stub.Check(health_pb2.HealthCheckRequest(), timeout=10).status == NOT_SERVING
+    finally:
+        health.close()
+
+
+class DataPlane(fl.FlightServerBase):  # type: ignore[misc]
+    """A Flight server that refuses with a code, or hangs.
+
+    Attributes:
+        answering: cleared, it hangs.
+    """
+
+    def __init__(self, location: str = "grpc://127.0.0.1:0", **options: Any) -> None:
+        self.answering = threading.Event()
+        self.answering.set()
+        super().__init__(location, **options)
+
+    def list_actions(self, context: fl.ServerCallContext) -> Any:
+        self.answering.wait(30)
+        raise fl.FlightUnauthenticatedError("unauthenticated: no token", extra_info=b"{}")
+
+
+@contextmanager
+def pulse_of(url: str) -> Iterator[Pulse]:
+    pulse = Pulse(url, silent_seconds=0.5, every_seconds=0.05, call_seconds=0.2)
+    pulse.start()
+    try:
+        yield pulse
+    finally:
+        pulse.close()
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "grpc+tls"])
+def test_a_data_plane_that_hangs_is_noticed_and_so_is_its_recovery(scheme: str, tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path)
+    options = {"tls_certificates": [(certificate.read_bytes(), key.read_bytes())]} if scheme == "grpc+tls" else {}
+    with DataPlane(f"{scheme}://127.0.0.1:0", **options) as server:
+        server.answering.clear()
+        with pulse_of(f"{scheme}://127.0.0.1:{server.port}") as pulse:
+            await_condition(lambda: not pulse.beats, 10, "it hangs")
+            server.answering.set()
+            await_condition(lambda: pulse.beats, 10, "it answers")
+            server.answering.clear()
+            await_condition(lambda: not pulse.beats, 10, "it hangs again")
+            server.answering.set()
+
+
+def test_a_data_plane_that_is_gone_is_noticed() -> None:
+    with DataPlane() as server:
+        url = f"grpc://127.0.0.1:{server.port}"
+    with pulse_of(url) as pulse:
+        await_condition(lambda: not pulse.beats, 10, "nobody answers")
+
+
+@pytest.mark.parametrize(
+    ("listen", "url"),
+    [
+        ("grpc://0.0.0.0:0", "grpc://127.0.0.1:8815"),
+        ("grpc+tls://[::]:8815", "grpc+tls://[::1]:8815"),
+        ("grpc://10.0.0.7:0", "grpc://10.0.0.7:8815"),
+        ("grpc://flight.example.org:8815", "grpc://flight.example.org:8815"),
+    ],
+)
+def test_a_server_reaches_itself_wherever_it_listens(listen: str, url: str) -> None:
+    assert reached_at(listen, 8815) == url

@@ -24,7 +24,7 @@ class Pulse:
 
     Args:
         url: of the server; its certificate is not looked at.
-        silent_seconds: after which it does not beat any more.
+        silent_seconds: without an answer, after which it does not beat any more.
 
     Attributes:
         request_id: what the calls are named, so that the server can tell its own. Nobody else knows it.
@@ -35,12 +35,14 @@ class Pulse:
         url: str,
         silent_seconds: float = SILENT_SECONDS,
         every_seconds: float = EVERY_SECONDS,
+        call_seconds: float = CALL_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = url
         self.request_id = os.urandom(16).hex()
         self._silent_seconds = silent_seconds
         self._every_seconds = every_seconds
+        self._call_seconds = call_seconds
         self._clock = clock
         self._answered = clock()
         self._closed = threading.Event()
@@ -65,7 +67,9 @@ class Pulse:
         self._closed.set()
 
     def _run(self) -> None:
-        options = fl.FlightCallOptions(timeout=CALL_SECONDS, headers=[(b"x-request-id", self.request_id.encode())])
+        options = fl.FlightCallOptions(
+            timeout=self._call_seconds, headers=[(b"x-request-id", self.request_id.encode())]
+        )
         with fl.FlightClient(self._url, disable_server_verification=True) as client:
             while not self._closed.is_set():
                 if _is_answered(client, options):
