@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Collection
+from functools import partial
+
+from datom_flight.protocol.errors import UnavailableError
 
 from .auth.policy import RolePolicy
 from .auth.tokens import Tokens
 from .calls import Call
+from .certificates import unusable
 from .flight import connections
 from .flight.actions import Actions
 from .flight.admission import StreamLimits, Streams
 from .flight.health import Health
 from .flight.placement import Placement
+from .flight.port import Port
 from .flight.pulse import Pulse
 from .flight.rates import Rates
 from .flight.reads import Reads
@@ -43,6 +47,11 @@ from .versions.writers import Writers
 
 _SHUTDOWN_SECONDS = 5
 
+_RENEWED = frozenset(
+    {"auth", "limits", "projects", "server.certificate", "server.key", "server.shutdown_grace_seconds"}
+)
+"""What of the settings may change under way."""
+
 
 class App:
     """A server that can be started once and stopped once.
@@ -52,10 +61,11 @@ class App:
     """
 
     def __init__(self, settings: Settings, access: Callable[[Call], None] | None = None) -> None:
-        self._settings = settings
+        self._started = self._settings = settings
         self._source = project_source(settings)
         self._stores = Stores()
         self._streams = Streams(_stream_limits(settings.limits), self._cut)
+        self._tokens = Tokens.of(settings.auth)
         self._rates = Rates(settings.limits.requests_per_second)
         self._where = WhereCompiler()
         self._replicas = Replicas(settings.server.replicas, settings.server.listen.partition(":")[0])
@@ -63,7 +73,7 @@ class App:
         self._observers = [self._metrics.ended] if access is None else [self._metrics.ended, access]
         self._engine: Engine | None = None
         self._statements: Statements | None = None
-        self._server: DatomFlightServer | None = None
+        self._port: Port | None = None
         self._probes: list[Health | Management] = []
         self._pulse: Pulse | None = None
         self._repositories = Repositories(settings.cache.directory / "repositories")
@@ -75,11 +85,13 @@ class App:
 
         Raises:
             OSError: when the address cannot be listened on, or the cache directory cannot be written.
-            UnavailableError: when the management or health address cannot be listened on.
+            UnavailableError: when the management or health address cannot be listened on, or the certificate not be
+                served with.
         """
         # GetSchema and Flight's own checks would send our frames and paths to callers otherwise
         sys.tracebacklimit = 0
         settings = self._settings
+        _refuse_unusable(settings)
         if settings.server.management is not None:
             self._probes.append(
                 Management(settings.server.management, self.alive, self.ready, self.problems, self._metrics.registry)
@@ -89,36 +101,35 @@ class App:
         self._source.start()
         documents = Documents(settings.server.metadata_max_age_seconds)
         projects = Projects(self._source, self._stores.open, documents)
-        tokens = Tokens.of(settings.auth)
         policy = RolePolicy()
         payloads = Payloads(settings.cache.directory, settings.cache.disk_bytes, settings.cache.memory_bytes)
         writing = settings.writes
         limits = Limits(writing.max_bytes, writing.max_rows, writing.max_seconds)
         spool = Spool(settings.cache.directory, limits)
-        writes = Writes(projects, policy, tokens, spool, self._writers, self._streams, writing.max_concurrent)
+        writes = Writes(projects, policy, self._tokens, spool, self._writers, self._streams, writing.max_concurrent)
         placement = Placement(self._replicas.urls)
         reads = Reads(projects, policy, payloads, self._where, self._streams, placement)
         self._engine = Engine(settings.cache.directory, _engine_limits(settings.sql))
         self._statements = Statements(projects, policy, payloads, self._where, self._engine)
         self._writers.start()
         self._watch(documents, payloads, self._engine)
-        # last: it answers as soon as it is made
-        self._server = DatomFlightServer(
-            settings.server.listen,
-            authenticator=tokens,
+        serve = partial(
+            DatomFlightServer,
+            authenticator=self._tokens,
             rates=self._rates,
             reads=reads,
-            actions=Actions(projects, policy, tokens, writes, Prefetching(payloads)),
+            actions=Actions(projects, policy, self._tokens, writes, Prefetching(payloads)),
             writes=writes,
             sql=FlightSql(projects, policy, payloads, self._statements, reads, writes, self._streams),
             ended=self._tell,
-            certificate=settings.server.tls,
         )
         self._streams.start()
+        # last: it answers as soon as it is made
+        self._port = Port(serve, settings.server.listen, settings.server.tls)
         if self._probes:
-            self._pulse = Pulse(reached_at(settings.server.listen, self._server.port))
+            self._pulse = Pulse(reached_at(settings.server.listen, self._port.number))
             self._pulse.start()
-        return f"{settings.server.listen.rpartition(':')[0]}:{self._server.port}"
+        return self._port.url
 
     def alive(self) -> bool:
         """Whether requests are answered, as far as is known; asked only where somebody probes."""
@@ -126,7 +137,7 @@ class App:
 
     def ready(self) -> bool:
         """Whether new requests are welcome: started, and not stopping."""
-        return self._server is not None and not self._streams.draining and self.alive()
+        return self._port is not None and not self._streams.draining and self.alive()
 
     def problems(self) -> list[str]:
         """What is wrong now, one sentence each. None of it stops requests that do not need what is broken."""
@@ -157,15 +168,40 @@ class App:
         """Look for new projects, soon."""
         self._source.refresh()
 
-    def _cut(self, peers: Collection[str]) -> None:
-        if self._server is not None:
-            connections.cut(peers, self._server.port)
+    def renew(self, settings: Settings) -> list[str]:
+        """Go by `settings` from now on, and give the keys that changed but hold only after a restart.
 
-    def stop(self, grace_seconds: float) -> bool:
-        """Refuse new streams, let running ones end within `grace_seconds`, stop. Whether all ended by themselves.
+        Streams go on, but for those whose tokens were taken back.
 
-        When it is False a stalled reader may still hold a thread: only the end of the process frees it.
+        Raises:
+            UnavailableError: a new certificate cannot be served with; all stays as it was.
         """
+        _refuse_unusable(settings)
+        started, before, self._settings = self._started, self._settings, settings
+        self._tokens.renew(settings.auth)
+        self._rates.per_second = settings.limits.requests_per_second
+        self._streams.limits = _stream_limits(settings.limits)
+        self._streams.cut(lambda caller: self._tokens.withdrawn(caller.bearer))
+        self._source.renew(project_source(settings))
+        self.refresh()
+        listen = settings.server.listen == started.server.listen
+        if self._port is not None and listen and settings.server.tls != before.server.tls:
+            self._port.renew(settings.server.tls)
+        now, once = _lasting(settings), _lasting(started)
+        return sorted(key for key in {**once, **now} if once.get(key) != now.get(key))
+
+    def _cut(self, peers: Collection[str]) -> None:
+        if self._port is not None:
+            connections.cut(peers, self._port.number)
+
+    def stop(self, grace_seconds: float | None = None) -> bool:
+        """Refuse new streams, let running ones end within the grace period, stop. Whether all ended by themselves.
+
+        Args:
+            grace_seconds: instead of those of the settings.
+        """
+        if grace_seconds is None:
+            grace_seconds = self._settings.server.shutdown_grace_seconds
         ended = self._streams.drain(grace_seconds)
         if self._engine is not None:
             # what still computes gives no batch after which it could be cut
@@ -173,12 +209,8 @@ class App:
         self._streams.close()
         self._writers.close()
         self._source.close()
-        if self._server is not None:
-            # waits for every handler, and a stalled reader's never returns
-            stopping = threading.Thread(target=self._server.shutdown, name="shutdown", daemon=True)
-            stopping.start()
-            stopping.join(_SHUTDOWN_SECONDS)
-            ended = ended and not stopping.is_alive()
+        if self._port is not None:
+            ended = self._port.close(_SHUTDOWN_SECONDS) and ended
         if self._pulse is not None:
             self._pulse.close()
         for probe in self._probes:
@@ -187,6 +219,25 @@ class App:
             self._statements.close()
         self._where.close()
         return ended
+
+
+def _refuse_unusable(settings: Settings) -> None:
+    why = unusable(*settings.server.tls) if settings.server.tls is not None else None
+    if why is not None:
+        raise UnavailableError(
+            f"server.certificate: {why}", hint="give the chain and the key that were issued together"
+        )
+
+
+def _lasting(settings: Settings) -> dict[str, object]:
+    """What is settled once, at start, by its key."""
+    return {
+        f"{name}.{key}": value
+        for name, table in settings
+        if table is not None and name not in _RENEWED
+        for key, value in table
+        if f"{name}.{key}" not in _RENEWED
+    }
 
 
 def _stream_limits(settings: LimitsSettings) -> StreamLimits:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import ssl
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 from datom_flight.protocol.errors import DatomError
 
 from .auth.tokens import WEAK_SECRET_BYTES
+from .certificates import unusable
 from .governance.configured import ConfiguredProjects, project_source
 from .metadata import layout
 from .model import Kind, PreviousLocation, Project
@@ -84,19 +84,11 @@ def _tls(settings: Settings) -> Iterator[Result]:
         if not _is_loopback(host):
             yield Result("server.listen", State.WARNING, "tokens and data travel unencrypted: use grpc+tls://")
         return
-    with tempfile.TemporaryDirectory() as folder:
-        certificate, key = Path(folder, "certificate.pem"), Path(folder, "key.pem")
-        for path, text in zip((certificate, key), settings.server.tls, strict=True):
-            path.touch(mode=0o600)
-            path.write_bytes(text)
-        try:
-            # a key with a password would be asked for on the terminal
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: "")
-        except (ssl.SSLError, ValueError) as error:
-            reason = getattr(error, "reason", None) or "unusable"
-            yield Result("server.certificate", State.FAILED, f"certificate and key do not go together: {reason}")
-        else:
-            yield Result("server.certificate", State.OK, "certificate and key go together")
+    why = unusable(*settings.server.tls)
+    if why is not None:
+        yield Result("server.certificate", State.FAILED, why)
+    else:
+        yield Result("server.certificate", State.OK, "certificate and key go together")
 
 
 def _cache(settings: Settings) -> Result:

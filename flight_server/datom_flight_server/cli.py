@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib.abc import MetaPathFinder
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 import platformdirs
@@ -25,6 +26,11 @@ from .listening import refuse_taken
 from .model import Principal, Role
 from .settings import Settings, SettingsError, load_auth
 from .signals import Signals
+
+if TYPE_CHECKING:
+    from .app import App
+
+_log = logging.getLogger(__name__)
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -69,12 +75,12 @@ def main() -> None:
 @main.command()
 @_config
 def serve(config: Path) -> None:
-    """Serve until SIGTERM or Ctrl-C; a second one ends at once. SIGHUP looks for new projects."""
+    """Serve until SIGTERM or Ctrl-C; a second one ends at once. SIGHUP reads FILE again, and looks for new projects."""
     _lighten_arrow()
     settings = Settings.load(config, os.environ)
     logs.configure(settings.log.format, settings.log.level, sys.stderr)
     with _ending():
-        _serve(settings, logs.AccessLog(settings.log.format, sys.stderr))
+        _serve(settings, logs.AccessLog(settings.log.format, sys.stderr), lambda: Settings.load(config, os.environ))
 
 
 @main.command()
@@ -138,7 +144,9 @@ def _ending() -> Iterator[None]:
     _end(0)
 
 
-def _serve(settings: Settings, access: logs.AccessLog | None = None) -> None:
+def _serve(
+    settings: Settings, access: logs.AccessLog | None = None, read_again: Callable[[], Settings] | None = None
+) -> None:
     # Loading Arrow takes longer than all that other commands do.
     from .app import App
 
@@ -153,11 +161,25 @@ def _serve(settings: Settings, access: logs.AccessLog | None = None) -> None:
     for number in signals:
         if number in _STOP_SIGNALS:
             break
-        app.refresh()
+        if read_again is None:
+            app.refresh()
+        else:
+            _renew(app, read_again)
     for number in _STOP_SIGNALS:
         signal.signal(number, lambda number, _: _end(128 + number))
-    if not app.stop(settings.server.shutdown_grace_seconds):
+    if not app.stop():
         _complain("streams were still running at the end of the grace period, and were cut")
+
+
+def _renew(app: App, read_again: Callable[[], Settings]) -> None:
+    try:
+        later = app.renew(read_again())
+    except DatomError as error:
+        _log.error("settings stay as they were: %s", error)
+        return
+    _log.info("settings were read again")
+    if later:
+        _log.warning("these take a restart: %s", ", ".join(later))
 
 
 @main.command()

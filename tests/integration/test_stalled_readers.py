@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -52,18 +51,6 @@ def stalled(server: Server) -> Iterator[fl.FlightStreamReader]:
         yield reader
 
 
-def connections(server: Server) -> int:
-    """How many the server has accepted and still holds."""
-    port = int(server.url.rpartition(":")[2])
-    held = {os.readlink(fd) for fd in Path(f"/proc/{server.pid}/fd").iterdir() if fd.is_symlink()}
-    count = 0
-    for family in ("tcp", "tcp6"):
-        for line in Path(f"/proc/{server.pid}/net/{family}").read_text().splitlines()[1:]:
-            _, local, _, state, *_, inode = line.split()[:10]
-            count += local.endswith(f":{port:04X}") and state == "01" and f"socket:[{inode}]" in held
-    return count
-
-
 def test_a_hundred_stalled_readers_stop_nobody_else_and_not_the_end(
     project: dict[str, dict[str, str]], table: pa.Table, tmp_path: Path
 ) -> None:
@@ -89,11 +76,9 @@ def test_a_stalled_reader_is_cut_after_a_while_and_goes_on_where_it_was(
     with running(config) as server, stalled(server) as plain, server.connect("STUDY_001") as connection:
         rows = connection.scan("more")
         first = rows.read_next_batch()
-        assert connections(server) == 2
-        await_condition(lambda: connections(server) == 0, 30, "the server has let go of both")
+        await_condition(lambda: server.log.count(" timeout ") == 2, 30, "the server has let go of both")
         with pytest.raises(fl.FlightUnavailableError):
             plain.read_all()
-        assert "timeout" in server.log
         assert np.array_equal(pa.Table.from_batches([first, *rows])["X"].to_numpy(), np.arange(MORE_ROWS))
 
 

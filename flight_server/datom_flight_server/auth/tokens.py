@@ -110,6 +110,16 @@ class Tokens:
             raise AuthenticationError("this server takes no request without a token")
         return Principal(_ANONYMOUS, self.anonymous)
 
+    def withdrawn(self, bearer: str | None) -> AuthenticationError | None:
+        """Why `bearer`, good when somebody came with it, is refused now; that it has expired is no reason."""
+        try:
+            self.authenticate(bearer)
+        except _ExpiredError:
+            return None
+        except AuthenticationError as error:
+            return error
+        return None
+
     def narrow(self, principal: Principal, role: Role, bearer: str | None) -> IssuedToken:
         """See `Authenticator.narrow`. The token is good for an hour at most."""
         if not principal.role.covers(role):
@@ -202,8 +212,12 @@ def _principal(claims: dict[str, Any]) -> Principal:
     return Principal(name, role, None if projects is None else frozenset(projects))
 
 
+class _ExpiredError(AuthenticationError):
+    pass
+
+
 def _expired() -> AuthenticationError:
-    return AuthenticationError("the token has expired", hint="ask for a new token")
+    return _ExpiredError("the token has expired", hint="ask for a new token")
 
 
 def _foreign() -> AuthenticationError:

@@ -27,13 +27,14 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
 
     Args:
         location: ``grpc://host:port`` or ``grpc+tls://host:port``; port 0 takes a free one, see ``port``.
-        ended: told of every call that ended, as `RequestFactory` says.
         certificate: PEM chain and key, for TLS.
+        ended: told of every call that ended, as `RequestFactory` says.
     """
 
     def __init__(
         self,
         location: str,
+        certificate: tuple[bytes, bytes] | None = None,
         *,
         authenticator: Authenticator,
         rates: Rates,
@@ -42,7 +43,6 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
         writes: Writes,
         sql: FlightSql,
         ended: Ended,
-        certificate: tuple[bytes, bytes] | None = None,
     ) -> None:
         self._reads = reads
         self._actions = actions

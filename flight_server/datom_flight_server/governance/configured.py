@@ -38,6 +38,10 @@ class ConfiguredProjects:
         """See `ProjectSource.outcomes`."""
         return Outcomes() if self._governed is None else self._governed.outcomes
 
+    def renew(self, other: ConfiguredProjects) -> None:
+        """Name the projects that `other` names, reached as it says. Where governed ones come from stays."""
+        self._named, self._access, self._repositories = other._named, other._access, other._repositories
+
     def start(self) -> None:
         """See `ProjectSource.start`."""
         if self._governed is not None:
