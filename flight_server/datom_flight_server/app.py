@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 from functools import partial
 
 from datom_flight.protocol.errors import UnavailableError
@@ -15,7 +16,6 @@ from .certificates import unusable
 from .flight import connections
 from .flight.actions import Actions
 from .flight.admission import StreamLimits, Streams
-from .flight.health import Health
 from .flight.placement import Placement
 from .flight.port import Port
 from .flight.pulse import Pulse
@@ -44,6 +44,9 @@ from .versions.projects import Projects
 from .versions.reachability import Reachability
 from .versions.spool import Spool
 from .versions.writers import Writers
+
+if TYPE_CHECKING:
+    from .flight.health import Health
 
 _SHUTDOWN_SECONDS = 5
 
@@ -97,6 +100,9 @@ class App:
                 Management(settings.server.management, self.alive, self.ready, self.problems, self._metrics.registry)
             )
         if settings.server.health is not None:
+            # gRPC is loaded by servers that need it
+            from .flight.health import Health
+
             self._probes.append(Health(settings.server.health, self.ready))
         self._source.start()
         documents = Documents(settings.server.metadata_max_age_seconds)
@@ -111,6 +117,7 @@ class App:
         reads = Reads(projects, policy, payloads, self._where, self._streams, placement)
         self._engine = Engine(settings.cache.directory, _engine_limits(settings.sql))
         self._statements = Statements(projects, policy, payloads, self._where, self._engine)
+        self._stores.prepare(self._source.projects().values())
         self._writers.start()
         self._watch(documents, payloads, self._engine)
         serve = partial(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .model import Project
+from datom_flight.protocol.errors import DatomError
+
+from .model import Project, S3Access
 from .outcomes import Outcomes
 from .storage.base import WritableStore
 from .storage.local import LocalStore
@@ -35,6 +39,19 @@ class Stores:
     def open(self, project: Project) -> WritableStore:
         """The objects of `project`. Nothing is asked of the storage yet."""
         return ObservedStore(self._open(project), self.outcomes)
+
+    def prepare(self, projects: Iterable[Project]) -> None:
+        """Begin to make what the first requests would wait for. What cannot be made now is made when it is needed."""
+        buckets = {project.access: project.location.root for project in projects if project.location.backend == "s3"}
+        if buckets:
+            threading.Thread(target=self._prepare, args=(buckets,), name="prepare", daemon=True).start()
+
+    def _prepare(self, buckets: Mapping[S3Access, str]) -> None:
+        from .storage.s3_errors import FAILURES
+
+        for access, bucket in buckets.items():
+            with suppress(DatomError, *FAILURES):
+                self._clients().bulk(access, bucket)
 
     def _open(self, project: Project) -> WritableStore:
         location = project.location
