@@ -117,6 +117,20 @@ def test_a_new_version_is_current_as_soon_as_its_documents_are_written(tmp_path:
     assert catalog.resolve("dm", Kind.TABLE).version == added
 
 
+def test_a_full_id_that_is_not_known_yet_is_looked_for_in_the_storage(tmp_path: Path) -> None:
+    write_store(tmp_path, {"dm": [pa.table({"x": [1]})]})
+    catalog, store = catalog_of(tmp_path, max_age_seconds=1000)
+    catalog.resolve("dm", Kind.TABLE)
+    version = add_version(tmp_path, "dm", pa.table({"x": [2]}))
+    assert catalog.resolve("dm", Kind.TABLE, version).version == version
+    requests = store.requests
+    with pytest.raises(DatomError, match="no version"):
+        catalog.resolve("dm", Kind.TABLE, "0" * 64)
+    with pytest.raises(DatomError, match="no version"):
+        catalog.resolve("dm", Kind.TABLE, "0" * 8)
+    assert store.requests == requests + 1
+
+
 def test_a_version_that_lands_between_the_two_documents_has_its_name(tmp_path: Path) -> None:
     write_store(tmp_path, {"dm": [pa.table({"x": [1]})]})
     catalog, _ = catalog_of(tmp_path, max_age_seconds=1000)

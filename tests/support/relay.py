@@ -21,25 +21,33 @@ class Relay:
         parts = urlsplit(url)
         self._target = (parts.hostname, parts.port)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._open: list[socket.socket] = [self._listener]
+        self._open: list[socket.socket] = []
         self._lock = threading.Lock()
         self.received = 0
         self.url = f"{parts.scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def close(self) -> None:
-        """End all connections."""
+    def reset(self) -> None:
+        """End the connections there are; others can be made."""
         with self._lock:
-            for each in self._open:
-                with suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
-                each.close()
+            _end(self._open)
+            self._open.clear()
+
+    def close(self) -> None:
+        """End all connections, and listen no more."""
+        _end([self._listener])
+        self.reset()
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 caller, _ = self._listener.accept()
-                server = socket.create_connection(self._target)
+                try:
+                    server = socket.create_connection(self._target)
+                except OSError:
+                    # nobody there: the caller is told so
+                    caller.close()
+                    continue
                 with self._lock:
                     self._open += [caller, server]
                 threading.Thread(target=self._pass, args=(caller, server, False), daemon=True).start()
@@ -52,7 +60,16 @@ class Relay:
                     with self._lock:
                         self.received += len(data)
                 target.sendall(data)
+        # also where it was reset
+        with suppress(OSError):
             target.shutdown(socket.SHUT_WR)
+
+
+def _end(connections: list[socket.socket]) -> None:
+    for each in connections:
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+        each.close()
 
 
 @contextmanager

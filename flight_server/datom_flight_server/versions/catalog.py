@@ -64,7 +64,7 @@ class Catalog:
         if as_of is not None:
             entry = _entry_as_of(name, metadata, history, as_of)
         elif version is not None:
-            entry = _entry_by_prefix(name, history, version)
+            entry = self._entry_by_prefix(name, history, version)
         else:
             entry = None
         found = (
@@ -96,7 +96,7 @@ class Catalog:
         if as_of is not None:
             entry = _entry_as_of(name, current, history, as_of)
         elif version is not None:
-            entry = _entry_by_prefix(name, history, version)
+            entry = self._entry_by_prefix(name, history, version)
         else:
             entry = None
         if entry is None or entry.version is None:
@@ -192,6 +192,12 @@ class Catalog:
         except DatomError as error:
             raise self._named(error, name) from None
         return metadata, history
+
+    def _entry_by_prefix(self, name: str, history: tuple[HistoryEntry, ...], version: str) -> HistoryEntry:
+        if is_full_version(version) and all(entry.version != version for entry in history):
+            # who asks may have it from a replica that looked later
+            history = self._documents.newest(self.store, layout.history_key(name), layout.parse_history)
+        return _entry_by_prefix(name, history, version)
 
     def _named(self, error: DatomError, name: str) -> DatomError:
         """`error`, in the caller's terms where a document of `name` is missing."""
