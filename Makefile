@@ -6,15 +6,17 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 ARGS ?=
 PEERS := roapi sail
+SITE := NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs --quiet build --strict
 
-.PHONY: help demo serve test check bench pins clean
+.PHONY: help demo serve test check docs bench pins clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    play the story: hand-off, read, pin, three cuts later the same bytes again"
 	@echo "make serve   a demo server that stays up, with its data in demo-data/"
 	@echo "make test    run all tests (ARGS=\"-m 'not slow'\" for the quick ones)"
-	@echo "make check   format, lint, types, layering, what is in deploy/"
+	@echo "make check   format, lint, types, layering, what is in deploy/, the documentation's links"
+	@echo "make docs    build the documentation into site/"
 	@echo "make bench   measure beside others (minutes; ARGS=--quick for less)"
 	@echo "make pins    renew requirements/ from pyproject.toml (needs uv)"
 	@echo "make clean   remove .venv and caches"
@@ -35,6 +37,10 @@ check: $(VENV)/check.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python deploy/check.py
+	$(SITE)
+
+docs: $(VENV)/check.stamp
+	$(SITE)
 
 bench: $(VENV)/bench.stamp $(PEERS:%=$(VENV)/%.peer)
 	$(BIN)/python -m bench $(ARGS)

@@ -5,12 +5,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import promql_parser
+import yaml  # type: ignore[import-untyped]
 
 HERE = Path(__file__).parent
 MOST_EXPOSED = 15
@@ -72,6 +78,28 @@ def edge() -> None:
         run("envoy", "--mode", "validate", "--log-level", "warn", "--config-path", Path(folder, "envoy.yaml"))
 
 
+def queries() -> None:
+    rules = yaml.safe_load((HERE / "prometheus" / "alerts.yaml").read_text())
+    dashboards = [json.loads(file.read_text()) for file in (HERE / "grafana" / "dashboards").iterdir()]
+    for query in expressions([rules, *dashboards]):
+        try:
+            # Grafana puts a duration there
+            promql_parser.parse(re.sub(r"\$__\w+", "5m", query))
+        except ValueError as error:
+            raise Refused(f"{query}\n{error}") from None
+
+
+def expressions(document: Any) -> Iterator[str]:
+    """What stands under a key ``expr``, at any depth."""
+    if isinstance(document, dict):
+        if isinstance(document.get("expr"), str):
+            yield document["expr"]
+        document = list(document.values())
+    if isinstance(document, list):
+        for part in document:
+            yield from expressions(part)
+
+
 def prometheus() -> None:
     run("promtool", "check", "config", HERE / "prometheus" / "prometheus.yml")
 
@@ -108,7 +136,17 @@ def outcomes(checks: tuple[Callable[[], None], ...]) -> Iterator[tuple[str, str]
 
 if __name__ == "__main__":
     refused = False
-    checks = (dockerfiles, compose_file, compose_file_by_docker, manifests, kustomizations, unit, edge, prometheus)
+    checks = (
+        dockerfiles,
+        compose_file,
+        compose_file_by_docker,
+        manifests,
+        kustomizations,
+        unit,
+        edge,
+        queries,
+        prometheus,
+    )
     for name, outcome in outcomes(checks):
         print(f"deploy: {name}: {outcome}", flush=True)
         refused = refused or outcome.startswith("refused")

@@ -14,6 +14,7 @@ BROKEN = {
     "compose file": ("compose/compose.yaml", "restart: unless-stopped", "restarts: unless-stopped"),
     "manifests": ("kubernetes/base/deployment.yaml", "terminationGracePeriodSeconds", "terminationGraceSeconds"),
     "unit": ("systemd/datom-flight.service", "CapabilityBoundingSet=", "CapabilityBoundingSet=CAP_SYS_ADMIN"),
+    "queries": ("prometheus/alerts.yaml", "increase(", "increases("),
     "edge": ("envoy/envoy.yaml", "max_requests: 1024", "max_requests: many"),
 }
 
