@@ -13,9 +13,9 @@ import pytest
 
 from datom_flight_server.settings import SqlSettings
 from datom_flight_server.sql.allowed import TABLE_FUNCTIONS
+from datom_flight_server.sql.frames import MAX_ROW_BYTES
 from datom_flight_server.sql.history import USAGE
 from datom_flight_server.sql.selects import MAX_BRACKETS, MAX_DEPTH, MAX_TEXT_BYTES, MAX_TOKENS
-from datom_flight_server.sql.worker import MAX_ROW_BYTES
 from support.expected import STORES
 from support.sql import Sql, serving
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from datom_flight.protocol.errors import DatomError, UnavailableError
 
-from . import worker
+from . import frames
 from .processes import Gone, Late, Process, ProcessLimits
 
 _INTERRUPT_SECONDS = 2
@@ -335,14 +335,14 @@ class _Turn:
             setup = [statement.replace(str(job.folder), files) for statement in setup]
         self._running = True
         self.process.send({"setup": setup, "query": job.query, "schema_only": schema_only})
-        schema = pa.ipc.read_schema(self._frame(worker.SCHEMA))
+        schema = pa.ipc.read_schema(self._frame(frames.SCHEMA))
         if schema_only:
-            self._frame(worker.END)
+            self._frame(frames.END)
         return schema
 
     def batch(self) -> pa.Buffer | None:
         """The next batch's message, or None at the end."""
-        return self._frame(worker.BATCH)
+        return self._frame(frames.BATCH)
 
     def end(self) -> None:
         """Stop a query that somebody has lost interest in; its process stays if it stops soon."""
@@ -353,7 +353,7 @@ class _Turn:
             deadline = self._clock() + _INTERRUPT_SECONDS
             while True:
                 kind, _ = self.process.frame(deadline - self._clock())
-                if kind in (worker.END, worker.FAILED):
+                if kind in (frames.END, frames.FAILED):
                     self._running = False
                     return
         except (Gone, Late):
@@ -385,9 +385,9 @@ class _Turn:
         finally:
             self.idle_since = self._clock()
             self._left = max(0.0, self._left - (self.idle_since - started))
-        if kind in (worker.END, worker.FAILED):
+        if kind in (frames.END, frames.FAILED):
             self._running = False
-        if kind == worker.FAILED:
+        if kind == frames.FAILED:
             raise self._failure(json.loads(body.to_pybytes()))
         return body if kind == wanted else None
 
@@ -400,7 +400,7 @@ class _Turn:
         if told["kind"] in _BROKEN:
             # DuckDB refuses or half does all that follows
             self._healthy = False
-        if told["kind"] == worker.RowTooLarge.__name__:
+        if told["kind"] == frames.RowTooLarge.__name__:
             return _too_much(message)
         return DatomError.of("sql_error", message, hint="")
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from datom_flight.protocol.errors import UnavailableError
 
-from . import worker
+from . import frames
 
 _OWN_BYTES = 768 * 1024 * 1024
 """What a process needs beside the memory that queries may take."""
@@ -60,7 +60,7 @@ class Process:
             self.folder.mkdir()
             (self.folder / "files").mkdir()
             self._popen = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-I", "-m", worker.__name__, json.dumps(options)],
+                [sys.executable, "-I", "-m", f"{__package__}.worker", json.dumps(options)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -126,8 +126,8 @@ class Process:
             Late: it does not begin within `seconds`.
             Gone: there will be none.
         """
-        head = self._read(worker.FRAME.size, seconds)
-        kind, size = worker.FRAME.unpack(head.to_pybytes())
+        head = self._read(frames.FRAME.size, seconds)
+        kind, size = frames.FRAME.unpack(head.to_pybytes())
         return kind, self._read(size, max(seconds, _BODY_SECONDS))
 
     def terminate(self) -> None:

@@ -10,8 +10,8 @@ from datom_flight.protocol.errors import DatomError
 
 from .allowed import TABLE_FUNCTIONS, is_allowed
 from .constants import constant_text
+from .frames import CATALOG
 from .selects import Select, Tree
-from .worker import CATALOG
 
 HISTORY_FUNCTIONS = frozenset({"datom_tables", "datom_versions", "datom_lineage", "datom_column_changes", "datom_diff"})
 

@@ -12,8 +12,8 @@ from ..metadata import layout
 from ..model import Kind
 from ..versions.payloads import Payloads
 from ..versions.tables import StoredTable
+from .frames import CATALOG
 from .resolving import Resolved
-from .worker import CATALOG
 
 _TAKEN_SCHEMAS = frozenset({"information_schema", "pg_catalog", "system", "temp"})
 _MICROSECONDS = {"s": " * 1000000", "ms": " * 1000", "us": "", "ns": " // 1000"}

@@ -11,7 +11,6 @@ import os
 import queue
 import resource
 import signal
-import struct
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -21,18 +20,10 @@ from typing import Any, BinaryIO
 import duckdb
 import pyarrow as pa
 
-FRAME = struct.Struct("<cQ")
-"""The head of a frame: its kind, and how many bytes follow."""
-
-CATALOG = "datom"
-"""What queries read is in this catalog."""
-
-READY, SCHEMA, BATCH, END, FAILED = b"R", b"S", b"B", b"Z", b"E"
+from .frames import BATCH, CATALOG, END, FAILED, FRAME, MAX_ROW_BYTES, READY, SCHEMA, RowTooLarge
 
 _BATCH_BYTES = 3 * 1024 * 1024
 _MAX_BATCH_BYTES = 4 * 1024 * 1024
-MAX_ROW_BYTES = 64 * 1024 * 1024
-"""The server holds a few rows at a time, whatever they are."""
 _VECTOR_ROWS = 2048
 _VALUE_BYTES = 16
 
@@ -96,10 +87,6 @@ class Database:
                         _answer_rows(connection.sql(query), answers)
             finally:
                 self._running = None
-
-
-class RowTooLarge(Exception):  # noqa: N818
-    """A row that no server would hold for its reader."""
 
 
 class Answers:
