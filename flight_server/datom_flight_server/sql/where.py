@@ -9,7 +9,11 @@ import pyarrow.compute as pc
 
 from .conditions import ConditionCompiler
 from .parser import ExpressionParser, Node, Source, place
+from .recent import Recent
 from .terms import Refusal, scalar
+
+_KEPT_FILTERS = 100
+_MAX_KEPT_TEXT = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +33,14 @@ class Filter:
 
 
 class WhereCompiler:
-    """Compiles the texts of conditions. Safe to use from many threads."""
+    """Compiles the texts of conditions. Safe to use from many threads.
+
+    What it compiled lately is kept: each ticket of a read brings the same text again.
+    """
 
     def __init__(self) -> None:
         self._parser = ExpressionParser()
+        self._filters: Recent[tuple[str, pa.Schema], Filter] = Recent(_KEPT_FILTERS)
 
     def close(self) -> None:
         """Let go of the parser. Compiling afterwards is an error."""
@@ -47,10 +55,16 @@ class WhereCompiler:
         Raises:
             InvalidRequestError: ``invalid_argument`` naming the place, or ``too_large``.
         """
+        known = self._filters.get((text, schema))
+        if known is not None:
+            return known
         source = Source(text)
         tree = self._parser.parse(source)
         try:
-            return _compiled(tree, schema)
+            compiled = _compiled(tree, schema)
+            if len(text) <= _MAX_KEPT_TEXT:
+                self._filters.put((text, schema), compiled)
+            return compiled
         except Refusal as error:
             refusal = error
         except RecursionError:

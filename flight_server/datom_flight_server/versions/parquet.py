@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 
 import pyarrow as pa
@@ -35,7 +36,7 @@ _FOOTER_FACTOR = 8
 """A parsed footer's memory as a multiple of its stored size, rounded up."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Footer:
     """What is known of a parquet object.
 
@@ -59,6 +60,15 @@ class Footer:
     def memory_bytes(self) -> int:
         """What it takes up, about."""
         return int(self.metadata.serialized_size) * _FOOTER_FACTOR
+
+    @cached_property
+    def fragment(self) -> ds.ParquetFileFragment:
+        """What judges row groups by their statistics; it has no rows."""
+        rowless = pa.BufferOutputStream()
+        self.metadata.write_metadata_file(rowless)
+        fragment = ds.ParquetFileFormat().make_fragment(pa.BufferReader(rowless.getvalue()))
+        fragment.ensure_complete_metadata()
+        return fragment
 
     @classmethod
     def of(cls, file: pa.NativeFile) -> Footer:
@@ -97,10 +107,9 @@ class ParquetObject:
 
     def matching(self, groups: Sequence[int], predicate: pc.Expression) -> list[int]:
         """Those of the row groups whose statistics leave room for a row for which `predicate` is true."""
-        if not groups:
-            return []
-        fragment = ds.ParquetFileFormat().make_fragment(self._file.open(), row_groups=list(groups))
-        return [group.id for group in fragment.subset(predicate, schema=self.footer.schema).row_groups]
+        kept = self.footer.fragment.subset(predicate, schema=self.footer.schema).row_groups
+        remaining = {group.id for group in kept}
+        return [group for group in groups if group in remaining]
 
     def has(self, group: int, columns: Sequence[str] | None) -> bool:
         """Whether that row group with these columns, or more, is in memory or on its way there."""
