@@ -46,7 +46,7 @@ def _rows(
             stream.give(*_measure(run))
             # a reader is sent without the interpreter's lock, and with the dictionaries of its first batch; a plain
             # batch goes out without any
-            yield pa.RecordBatchReader.from_batches(run[0].schema, run)
+            yield pa.RecordBatchReader.from_batches(schema, run)
             stream.check()
             last = run[-1].slice(0, 0)
         if last is None:
