@@ -8,7 +8,7 @@ from copy import copy
 from typing import Any, TypeVar
 
 import pyarrow.flight as fl
-from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_random_exponential
+from tenacity import RetryCallState, Retrying, wait_random_exponential
 
 from .credentials import Credential
 from .failures import TRANSPORT_ERRORS, to_datom_error
@@ -125,29 +125,32 @@ class Calls:
         """What `attempt` gives, tried again while its failure is of a retryable code, a few times at most.
 
         Other replicas are tried at once, the same one again after a pause: within `RETRY_SECONDS`, and not after a
-        deadline that passed, unless the attempt had `progressed`.
+        deadline that passed, unless the attempt had `progressed`. A server that is ``overloaded`` is asked again when
+        it says that there may be room, as often as that fits into the deadline.
 
         Args:
             servers: how many the attempts go to, where those are more than the connection's own.
         """
         replicas = max(servers, len(self.replicas.urls))
-        pause = wait_random_exponential(multiplier=0.1, max=2)
+        jitter = wait_random_exponential(multiplier=0.1, max=2)
+
+        def pause(state: RetryCallState) -> float:
+            return 0 if state.attempt_number < replicas else _told_to_wait(state) + jitter(state)
 
         def again(state: RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None
             if not isinstance(error, DatomError) or not error.retryable:
                 return False
-            if state.attempt_number < replicas or progressed():
+            if state.attempt_number < replicas:
                 return True
-            return error.code != "timeout" and (state.seconds_since_start or 0) < RETRY_SECONDS
+            waited = state.seconds_since_start or 0
+            if error.code == "overloaded":
+                return waited + _told_to_wait(state) < (self.timeout or ACTION_SECONDS)
+            if state.attempt_number >= replicas + _MORE_ATTEMPTS:
+                return False
+            return progressed() or (error.code != "timeout" and waited < RETRY_SECONDS)
 
-        retrying = Retrying(
-            retry=again,
-            stop=stop_after_attempt(replicas + _MORE_ATTEMPTS),
-            wait=lambda state: 0 if state.attempt_number < replicas else pause(state),
-            reraise=True,
-        )
-        return retrying(attempt)
+        return Retrying(retry=again, wait=pause)(attempt)
 
     def _results(self, name: str, body: Mapping[str, Any], headers: Headers = ()) -> list[bytes]:
         action = fl.Action(name, encode_request(body, name))
@@ -188,6 +191,13 @@ class Calls:
     ) -> T:
         with self.replicas.authorisation.carrying(token):
             return call(replica, options)
+
+
+def _told_to_wait(state: RetryCallState) -> float:
+    """The seconds after which the server that failed said there may be room."""
+    error = state.outcome.exception() if state.outcome else None
+    told = error.fields.get("retry_after_seconds") if isinstance(error, DatomError) else None
+    return max(0.0, told) if isinstance(told, int | float) else 0.0
 
 
 def concurrently(function: Callable[[T], U], items: Iterable[T], most: int) -> list[U]:

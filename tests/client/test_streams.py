@@ -117,6 +117,27 @@ def test_a_refusal_in_mid_stream_that_cannot_pass_is_not_retried(server: WireSer
     assert gets(server) == 0
 
 
+def busy(seconds: float) -> DatomError:
+    return DatomError.of("overloaded", "at the limit", fields={"retry_after_seconds": seconds})
+
+
+def test_a_busy_server_is_asked_again_as_often_as_the_deadline_allows(server: WireServer, conn: Connection) -> None:
+    server.put("dm", rows(20))
+    server.faults.refusals = [busy(0.01)] * 8
+    assert conn.read("dm").num_rows == 20
+    assert server.faults.refusals == []
+
+
+def test_a_busy_server_that_has_no_room_within_the_deadline_is_not_waited_for(
+    server: WireServer, conn: Connection
+) -> None:
+    server.put("dm", rows(20))
+    server.faults.refusals = [busy(3600)] * 2
+    error = refusal(server, conn)
+    assert (error.code, error.fields) == ("overloaded", {"retry_after_seconds": 3600})
+    assert len(server.faults.refusals) == 1
+
+
 def test_a_busy_server_is_asked_again(server: WireServer, conn: Connection) -> None:
     server.put("dm", rows(20))
     server.faults.refusals = [DatomError.of("overloaded", "at the limit"), fl.FlightUnavailableError("stopping")]
