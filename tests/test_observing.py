@@ -15,9 +15,10 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 import datom_flight
+from support.collector import Collector, collector
 from support.management import ManagementPort
-from support.server import SECRET, Server, running, write_config
-from support.writable import empty_place, put
+from support.server import SECRET, Server, await_condition, running, write_config
+from support.writable import Place, empty_place, put
 
 ROOT = Path(__file__).parent.parent
 METRICS_PAGE = ROOT / "docs" / "metrics.md"
@@ -37,12 +38,14 @@ class Busy:
 
     Attributes:
         log: all it wrote.
+        traces: what it sent to its collector of spans.
         tokens: that were used.
         refused: the errors its callers got.
     """
 
     server: Server
     port: ManagementPort
+    traces: Collector
     tokens: list[str]
     refused: list[datom_flight.DatomError]
 
@@ -57,12 +60,21 @@ def busy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("observed")
     port = ManagementPort.free()
     place = empty_place(folder / "place", PROJECT)
-    config = write_config(
-        folder, {PROJECT: place.settings}, server={"management": port.address}, log={"format": request.param}
-    )
-    with running(config) as server:
+    with collector() as traces:
+        config = write_config(
+            folder,
+            {PROJECT: place.settings},
+            server={"management": port.address},
+            log={"format": request.param},
+            tracing={"endpoint": traces.url},
+        )
+        yield from busy_server(config, port, traces, place)
+
+
+def busy_server(config: Path, port: ManagementPort, traces: Collector, place: Place) -> Iterator[Busy]:
+    with running(config, OTEL_BSP_SCHEDULE_DELAY="100") as server:
         developer, reader = server.token("developer", PROJECT, principal="dora"), server.token()
-        busy = Busy(server, port, [developer, reader], [])
+        busy = Busy(server, port, traces, [developer, reader], [])
         keep_busy(busy, developer, reader)
         damage(place.objects, "vs")
         refused(busy, lambda: server.connect(PROJECT).read("vs"))
@@ -125,7 +137,10 @@ def damage(objects: Path, table: str) -> None:
 
 def test_nothing_that_callers_sent_or_that_is_stored_is_told(busy: Busy) -> None:
     told = busy.log + "".join(busy.port.get(path)[1] for path in ("/metrics", "/readyz", "/healthz"))
-    assert told.count("\n") > 50
+    calls = len(re.findall(r"INFO access|\"logger\":\"access\"", told))
+    await_condition(lambda: len(busy.traces.spans) >= calls > 30, 20, "spans arrive")
+    told += "".join(map(str, busy.traces.requests))
+    assert told.count("\n") > 200
     for secret in (LITERAL, VALUE, SECRET, *busy.tokens, *(token.rpartition(".")[2] for token in busy.tokens)):
         assert secret not in told
 

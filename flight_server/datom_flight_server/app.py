@@ -36,6 +36,7 @@ from .sql.engine import Engine, EngineLimits
 from .sql.statements import Statements
 from .sql.where import WhereCompiler
 from .stores import Stores
+from .tracing import Tracing
 from .versions.arrivals import Limits
 from .versions.documents import Documents
 from .versions.payloads import Payloads
@@ -74,6 +75,10 @@ class App:
         self._replicas = Replicas(settings.server.replicas, settings.server.listen.partition(":")[0])
         self._metrics = Metrics(lambda project: project in self._source.projects())
         self._observers = [self._metrics.ended] if access is None else [self._metrics.ended, access]
+        self._tracing: Tracing | None = None
+        if settings.tracing.endpoint is not None:
+            self._tracing = Tracing(settings.tracing.endpoint)
+            self._observers.append(self._tracing)
         self._engine: Engine | None = None
         self._statements: Statements | None = None
         self._port: Port | None = None
@@ -220,6 +225,8 @@ class App:
             ended = self._port.close(_SHUTDOWN_SECONDS) and ended
         if self._pulse is not None:
             self._pulse.close()
+        if self._tracing is not None:
+            self._tracing.close()
         for probe in self._probes:
             probe.close()
         if self._statements is not None:

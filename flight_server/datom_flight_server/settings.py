@@ -316,6 +316,12 @@ class LogSettings(Table):
     level: Literal["info", "debug"] = "info"
 
 
+class TracingSettings(Table):
+    """``[tracing]``: where spans go."""
+
+    endpoint: Annotated[str, AfterValidator(addresses.http_url)] | None = None
+
+
 class Settings(Table):
     """The whole file, with its secrets looked up and its paths made absolute."""
 
@@ -328,6 +334,7 @@ class Settings(Table):
     writes: WritesSettings
     sql: SqlSettings
     log: LogSettings
+    tracing: TracingSettings
 
     @classmethod
     def load(cls, path: Path, environment: Mapping[str, str]) -> Settings:
@@ -345,7 +352,8 @@ class Settings(Table):
     def parse(cls, tables: Mapping[str, Any], path: Path, environment: Mapping[str, str]) -> Settings:
         """As `load`, of what the file at `path` would hold; relative paths are relative to its folder."""
         context = _Context(_sources(path, environment), governed="governance" in tables)
-        whole = {"server": {}, "auth": {}, "cache": {}, "limits": {}, "writes": {}, "sql": {}, "log": {}, **tables}
+        sections = ("server", "auth", "cache", "limits", "writes", "sql", "log", "tracing")
+        whole = {**{name: {} for name in sections}, **tables}
         try:
             return cls.model_validate(whole, context=context)
         except ValidationError as error:
