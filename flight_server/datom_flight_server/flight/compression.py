@@ -19,7 +19,8 @@ def row_stream_of(schema: pa.Schema, batches: Generator[Any, None, None], codec:
         InvalidRequestError: ``invalid_argument``: there is no such codec.
     """
     if codec is None:
-        return fl.GeneratorStream(schema, batches)
+        # without options, the environment is asked for some, every time
+        return fl.GeneratorStream(schema, batches, options=pa.ipc.IpcWriteOptions())
     options = pa.ipc.IpcWriteOptions(compression=validate_codec(codec))
     return fl.GeneratorStream(schema, _compressed(batches, options), options=options)
 

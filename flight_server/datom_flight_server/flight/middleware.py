@@ -113,8 +113,9 @@ class RequestFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]
         self._rates = rates
         self._sessions = sessions
         self._ended = ended
-        # a connection sends the same header with every call
-        self._split = lru_cache(_KNOWN_HEADERS)(split_bearer)
+        # a connection sends the same headers with every call
+        self._came = lru_cache(_KNOWN_HEADERS)(_came)
+        self._session = lru_cache(_KNOWN_HEADERS)(_session)
 
     def start_call(self, info: fl.CallInfo, headers: Mapping[str, Sequence[str | bytes]]) -> Request:
         """See `pyarrow.flight.ServerMiddlewareFactory`. Who is not known, or asks too often, gets a Flight error."""
@@ -122,14 +123,14 @@ class RequestFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]
         call.trace = Trace.of(_header(headers, "traceparent"), _header(headers, "tracestate"))
         with boundary(call.id):
             try:
-                bearer, came = self._split(_token(_header(headers, "authorization")))
+                bearer, came = self._came(_header(headers, "authorization"))
                 principal = self._authenticator.authenticate(bearer)
                 call.principal = principal.name
                 self._rates.count(principal)
                 carried = self._sessions.newest(principal.name, came)
-                session = carried.session
-                if PROJECT_HEADER in headers or AS_OF_HEADER in headers:
-                    session = session.over(Session(_header(headers, PROJECT_HEADER), _header(headers, AS_OF_HEADER)))
+                session = self._session(
+                    carried.session, _header(headers, PROJECT_HEADER), _header(headers, AS_OF_HEADER)
+                )
             except DatomError as error:
                 call.end(error.code, error.fields.get("limit"))
                 self._ended(call)
@@ -184,6 +185,15 @@ def _header(headers: Mapping[str, Sequence[str | bytes]], name: str) -> str | No
 
 def _request_id(sent: str | None) -> str:
     return sent if sent is not None and _REQUEST_ID.fullmatch(sent) else os.urandom(8).hex()
+
+
+def _came(authorization: str | None) -> tuple[str | None, Carried]:
+    """The token in the header, and what stands behind it."""
+    return split_bearer(_token(authorization))
+
+
+def _session(carried: Session, project: str | None, as_of: str | None) -> Session:
+    return carried.over(Session(project, as_of))
 
 
 def _token(authorization: str | None) -> str | None:

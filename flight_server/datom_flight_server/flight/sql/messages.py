@@ -20,13 +20,8 @@ _PACKAGE = messages.DESCRIPTOR.package + "."
 
 def sql_name(data: bytes) -> str | None:
     """The name of the Flight SQL message packed in `data`, like ``CommandGetTables``; None when it is anything else."""
-    if len(data) > MAX_REQUEST_BYTES:
-        return None
-    try:
-        full_name = Packed.FromString(data).type_url.rpartition("/")[2]
-    except DecodeError:
-        return None
-    return full_name.removeprefix(_PACKAGE) if full_name.startswith(_PACKAGE) else None
+    name, _ = _opened(data)
+    return name
 
 
 def packed(message: Message) -> bytes:
@@ -42,10 +37,10 @@ def unpacked(data: bytes, kind: type[M]) -> M:
     Raises:
         InvalidRequestError: ``invalid_argument`` when something else is.
     """
-    name = kind.DESCRIPTOR.name
-    if sql_name(data) != name:
-        raise InvalidRequestError(f"this is not a {name} in a google.protobuf.Any")
-    return parsed(Packed.FromString(data).value, kind)
+    name, message = _opened(data)
+    if name != kind.DESCRIPTOR.name:
+        raise InvalidRequestError(f"this is not a {kind.DESCRIPTOR.name} in a google.protobuf.Any")
+    return parsed(message, kind)
 
 
 def parsed(data: bytes, kind: type[M]) -> M:
@@ -70,3 +65,15 @@ def unsupported(name: str) -> InvalidRequestError:
     """The answer to a message or action that this server does not take."""
     shown = name[:80].encode("unicode_escape").decode("ascii")
     return InvalidRequestError(f"no {shown} here: this server does not do that", code="unsupported", hint="")
+
+
+def _opened(data: bytes) -> tuple[str | None, bytes]:
+    """The name of the Flight SQL message packed in `data`, and its bytes; no name when it is anything else."""
+    if len(data) > MAX_REQUEST_BYTES:
+        return None, b""
+    try:
+        wrapper = Packed.FromString(data)
+    except DecodeError:
+        return None, b""
+    full_name = wrapper.type_url.rpartition("/")[2]
+    return (full_name.removeprefix(_PACKAGE) if full_name.startswith(_PACKAGE) else None), wrapper.value

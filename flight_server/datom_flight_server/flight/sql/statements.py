@@ -65,8 +65,9 @@ class SqlStatements:
             if session.began and not session.as_of:
                 error.hint = f"the transaction reads as of {session.began}: commit to see later versions; {error.hint}"
             raise
-        _note(request, plan.pins)
-        query.check(plan.parameter_names, plan.pins)
+        pins = plan.pins
+        _note(request, pins)
+        query.check(plan.parameter_names, pins)
         return plan
 
     def info(self, request: Request, descriptor: fl.FlightDescriptor, asked: Asked) -> fl.FlightInfo:
