@@ -20,10 +20,12 @@ from support.stores import add_version, write_store
 FIXTURES = Path(__file__).parents[1] / "data" / "fixtures"
 
 
-def catalog_of(root: Path, prefix: str = "", max_age_seconds: float = 0) -> tuple[Catalog, CountingStore]:
+def catalog_of(
+    root: Path, prefix: str = "", documents: Documents | None = None, name: str = "STUDY_001"
+) -> tuple[Catalog, CountingStore]:
     store = CountingStore(LocalStore(root, prefix))
-    project = Project("STUDY_001", DataLocation("local", str(root), prefix))
-    return Catalog(project, store, Documents(max_age_seconds)), store
+    project = Project(name, DataLocation("local", str(root), prefix))
+    return Catalog(project, store, documents or Documents(0)), store
 
 
 @pytest.fixture
@@ -92,6 +94,26 @@ def test_a_pinned_version_costs_no_request_once_seen(tmp_path: Path) -> None:
     assert store.requests == asked
 
 
+def test_resolved_versions_of_all_projects_are_kept_within_their_bytes(tmp_path: Path) -> None:
+    documents = Documents(0, max_version_bytes=2500)
+    ids = write_store(tmp_path, {name: [pa.table({"x": [1]})] for name in ("dm", "ae")})
+    one, store = catalog_of(tmp_path, documents=documents)
+    other, other_store = catalog_of(tmp_path, documents=documents, name="STUDY_002")
+
+    def requests(catalog: Catalog, asked: CountingStore, name: str) -> int:
+        before = asked.requests
+        assert catalog.resolve(name, Kind.TABLE, ids[name][0]).project == catalog.project.name
+        return asked.requests - before
+
+    assert requests(one, store, "dm") > 0
+    assert requests(one, store, "dm") == 0
+    assert requests(other, other_store, "dm") > 0, "another project's is another"
+    assert requests(one, store, "dm") == 0
+    assert requests(one, store, "ae") > 0
+    assert requests(one, store, "dm") == 0
+    assert requests(other, other_store, "dm") > 0, "it was used longest ago"
+
+
 def test_a_version_resolved_as_current_is_known_when_it_is_pinned(tmp_path: Path) -> None:
     write_store(tmp_path, {"dm": [pa.table({"x": [1]})]})
     catalog, _ = catalog_of(tmp_path)
@@ -119,7 +141,7 @@ def test_a_new_version_is_current_as_soon_as_its_documents_are_written(tmp_path:
 
 def test_a_full_id_that_is_not_known_yet_is_looked_for_in_the_storage(tmp_path: Path) -> None:
     write_store(tmp_path, {"dm": [pa.table({"x": [1]})]})
-    catalog, store = catalog_of(tmp_path, max_age_seconds=1000)
+    catalog, store = catalog_of(tmp_path, documents=Documents(1000))
     catalog.resolve("dm", Kind.TABLE)
     version = add_version(tmp_path, "dm", pa.table({"x": [2]}))
     assert catalog.resolve("dm", Kind.TABLE, version).version == version
@@ -133,7 +155,7 @@ def test_a_full_id_that_is_not_known_yet_is_looked_for_in_the_storage(tmp_path: 
 
 def test_a_version_that_lands_between_the_two_documents_has_its_name(tmp_path: Path) -> None:
     write_store(tmp_path, {"dm": [pa.table({"x": [1]})]})
-    catalog, _ = catalog_of(tmp_path, max_age_seconds=1000)
+    catalog, _ = catalog_of(tmp_path, documents=Documents(1000))
     catalog.history("dm")
     added = add_version(tmp_path, "dm", pa.table({"x": [2]}))
     # the history is kept from before, the metadata is new

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from datom_flight.protocol.errors import DatomError
+from datom_flight_server.metadata import layout
 from datom_flight_server.storage.local import LocalStore
-from datom_flight_server.versions.documents import Documents
+from datom_flight_server.versions.documents import PARSED_SIZE_FACTOR, Documents
 from support.counting import CountingStore
+from support.stores import write_store
 
 
 class Clock:
@@ -101,6 +106,37 @@ def test_a_failure_is_heard_by_all_who_wait_and_is_not_kept(place: Path, store: 
     assert refused.value.code == "not_found"
     write(place, "one")
     assert documents.get(store, "doc", text) == "one"
+
+
+def test_a_document_is_reckoned_at_no_less_than_it_takes(place: Path) -> None:
+    tables = {f"t{number}": [pa.table({"x": [number, version]}) for version in range(3)] for number in range(20)}
+    write_store(place, tables)
+    store = LocalStore(place)
+    parsers: list[tuple[str, Callable[[bytes, str], object]]] = [
+        (layout.MANIFEST_KEY, layout.parse_manifest),
+        (layout.history_key("t0"), layout.parse_history),
+        (layout.metadata_key("t0"), layout.parse_metadata),
+    ]
+    for key, parse in parsers:
+        document = store.read(key)
+        parse(document.data, key)
+        tracemalloc.start()
+        try:
+            parsed = parse(document.data, key)
+            taken, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert parsed
+        assert taken <= PARSED_SIZE_FACTOR * len(document.data)
+
+
+def test_one_too_large_for_all_that_may_be_kept_drives_nothing_out(place: Path, store: CountingStore) -> None:
+    documents = Documents(max_age_seconds=1000, max_bytes=6 * 25)
+    (place / "datom" / "small").write_text("0123456789")
+    (place / "datom" / "large").write_text("0123456789" * 3)
+    for name in ("small", "large", "small", "large"):
+        documents.get(store, name, text)
+    assert store.asked["read"] == 3
 
 
 def test_the_least_recently_used_documents_leave_when_there_is_no_room(place: Path, store: CountingStore) -> None:

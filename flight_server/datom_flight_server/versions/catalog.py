@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +17,8 @@ from ..storage.base import ObjectStore
 from .documents import Documents
 
 _SHOWN_VERSIONS = 3
+_VERSION_BYTES = 1024
+"""What a resolved version takes, with its place among those kept; rounded up."""
 
 
 class Catalog:
@@ -30,17 +30,13 @@ class Catalog:
         project: whose.
         store: the project's objects.
         documents: the cache shared by all projects.
-        max_pinned: how many resolved versions are remembered.
     """
 
-    def __init__(self, project: Project, store: ObjectStore, documents: Documents, max_pinned: int = 100_000) -> None:
+    def __init__(self, project: Project, store: ObjectStore, documents: Documents) -> None:
         self.project = project
         self.store = store
         self._documents = documents
-        self._pinned: OrderedDict[tuple[str, str], TableVersion] = OrderedDict()
-        self._max_pinned = max_pinned
         self._claims_governance: bool | None = None
-        self._lock = threading.Lock()
 
     def resolve(
         self, name: str, kind: Kind, version: str | None = None, as_of: str | None = None, data_sha: str | None = None
@@ -55,7 +51,7 @@ class Catalog:
                 ``metadata_corrupt``, ``invalid_address``, a document's own errors, or the storage's.
         """
         if version is not None and is_full_version(version):
-            known = self._remembered(name, version)
+            known = self._documents.versions.get(self._place(name, version))
             if known is not None:
                 return _of_kind(known, kind)
         metadata, history = self._current(name)
@@ -236,21 +232,13 @@ class Catalog:
             timestamp=layout.parse_timestamp(entry.timestamp),
         )
 
-    def _remembered(self, name: str, version: str) -> TableVersion | None:
-        with self._lock:
-            known = self._pinned.get((name, version))
-            if known is not None:
-                self._pinned.move_to_end((name, version))
-            return known
-
     def _remember(self, found: TableVersion) -> None:
         # without a recorded hash the bytes could change unnoticed, so such a version is looked up anew
-        if found.version is None or found.object_sha is None:
-            return
-        with self._lock:
-            self._pinned[found.table, found.version] = found
-            while len(self._pinned) > self._max_pinned:
-                self._pinned.popitem(last=False)
+        if found.version is not None and found.object_sha is not None:
+            self._documents.versions.put(self._place(found.table, found.version), found, _VERSION_BYTES)
+
+    def _place(self, name: str, version: str) -> tuple[str, ...]:
+        return self.store.uri, self.project.name, name, version
 
 
 def _of_kind(found: TableVersion, kind: Kind) -> TableVersion:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
+from ..model import TableVersion
 from ..storage.base import ObjectStore
+from .kept import Kept
 from .single_flight import SingleFlight
 
 T = TypeVar("T")
 
-_PARSED_SIZE_FACTOR = 6
+PARSED_SIZE_FACTOR = 6
 """A parsed document's memory as a multiple of its text, rounded up."""
 
 
@@ -23,7 +23,6 @@ class _Entry(Generic[T]):
     value: T
     etag: str
     checked: float
-    cost_bytes: int
 
 
 class Documents:
@@ -34,21 +33,24 @@ class Documents:
     Args:
         max_age_seconds: how long a document is answered without asking the storage.
         max_bytes: of parsed documents, estimated from the length of their text.
+        max_version_bytes: of `versions`.
         clock: seconds, monotonic.
+
+    Attributes:
+        versions: once resolved, by their place and full id: they never change, and need not be asked for again.
     """
 
     def __init__(
         self,
         max_age_seconds: float,
         max_bytes: int = 256 * 1024 * 1024,
+        max_version_bytes: int = 64 * 1024 * 1024,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.versions: Kept[tuple[str, ...], TableVersion] = Kept(max_version_bytes)
         self._max_age_seconds = max_age_seconds
-        self._max_bytes = max_bytes
         self._clock = clock
-        self._lock = threading.Lock()
-        self._entries: OrderedDict[tuple[str, str], _Entry[Any]] = OrderedDict()
-        self._bytes = 0
+        self._kept: Kept[tuple[str, str], _Entry[Any]] = Kept(max_bytes)
         self._asking: SingleFlight[_Entry[Any]] = SingleFlight()
 
     def get(self, store: ObjectStore, key: str, parse: Callable[[bytes, str], T]) -> T:
@@ -69,49 +71,31 @@ class Documents:
 
     def forget(self, store: ObjectStore, key: str) -> None:
         """Ask the storage before the document at `key` is answered again."""
-        entry = self._kept((store.uri, key))
+        entry = self._kept.get((store.uri, key))
         if entry is not None:
             entry.checked = float("-inf")
 
     def ages(self) -> dict[str, float]:
         """For each store, by its uri, the seconds since it last said how a document of it is."""
         now = self._clock()
-        with self._lock:
-            ages: dict[str, float] = {}
-            for (uri, _), entry in self._entries.items():
-                ages[uri] = min(ages.get(uri, float("inf")), now - entry.checked)
+        ages: dict[str, float] = {}
+        for (uri, _), entry in self._kept.items():
+            ages[uri] = min(ages.get(uri, float("inf")), now - entry.checked)
         return ages
 
     def _ask(self, store: ObjectStore, key: str, parse: Callable[[bytes, str], T]) -> _Entry[T]:
         place = (store.uri, key)
-        entry: _Entry[T] | None = self._kept(place)
+        entry: _Entry[T] | None = self._kept.get(place)
         checked = self._clock()
         document = store.read(key) if entry is None else store.read_if_changed(key, entry.etag)
         if document is None:
             assert entry is not None
             entry.checked = checked
             return entry
-        cost_bytes = len(document.data) * _PARSED_SIZE_FACTOR
-        entry = _Entry(parse(document.data, key), document.etag, checked, cost_bytes)
-        self._keep(place, entry)
+        entry = _Entry(parse(document.data, key), document.etag, checked)
+        self._kept.put(place, entry, len(document.data) * PARSED_SIZE_FACTOR)
         return entry
 
     def _fresh(self, place: tuple[str, str]) -> _Entry[Any] | None:
-        entry = self._kept(place)
+        entry = self._kept.get(place)
         return entry if entry is not None and self._clock() - entry.checked <= self._max_age_seconds else None
-
-    def _kept(self, place: tuple[str, str]) -> _Entry[Any] | None:
-        with self._lock:
-            entry = self._entries.get(place)
-            if entry is not None:
-                self._entries.move_to_end(place)
-            return entry
-
-    def _keep(self, place: tuple[str, str], entry: _Entry[Any]) -> None:
-        with self._lock:
-            old = self._entries.pop(place, None)
-            self._bytes += entry.cost_bytes - (old.cost_bytes if old else 0)
-            self._entries[place] = entry
-            while self._bytes > self._max_bytes:
-                _, oldest = self._entries.popitem(last=False)
-                self._bytes -= oldest.cost_bytes
