@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import threading
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from .auth.policy import RolePolicy
 from .auth.tokens import Tokens
 from .calls import Call
 from .certificates import unusable
+from .check import checks_here, failing_here
 from .flight import connections
 from .flight.actions import Actions
 from .flight.admission import StreamLimits, Streams
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
     from .flight.health import Health
 
 _SHUTDOWN_SECONDS = 5
+
+_log = logging.getLogger(__name__)
 
 _RENEWED = frozenset(
     {"auth", "limits", "projects", "server.certificate", "server.key", "server.shutdown_grace_seconds"}
@@ -141,7 +146,16 @@ class App:
         if self._probes:
             self._pulse = Pulse(reached_at(settings.server.listen, self._port.number))
             self._pulse.start()
+        threading.Thread(target=self._look_around, name="start checks", daemon=True).start()
         return self._port.url
+
+    def _look_around(self) -> None:
+        """Say in the log what is wrong already, before somebody comes upon it."""
+        here = [f"{result.subject}: {result.detail}" for result in checks_here(self._settings) if not result.is_good]
+        wrong = [*here, *self._reachability.problems()]
+        for sentence in wrong:
+            _log.warning("%s", sentence)
+        _log.info("start checks: %s", f"{len(wrong)} problems" if wrong else "all is well")
 
     def alive(self) -> bool:
         """Whether requests are answered, as far as is known; asked only where somebody probes."""
@@ -158,6 +172,7 @@ class App:
             *self._writers.problems(),
             *self._reachability.problems(),
             *self._replicas.problems(),
+            *failing_here(self._settings),
         ]
 
     def _tell(self, call: Call) -> None:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,11 +20,17 @@ from .certificates import unusable
 from .governance.configured import ConfiguredProjects, project_source
 from .metadata import layout
 from .model import Kind, PreviousLocation, Project
+from .repositories import Repositories
 from .settings import Settings, SettingsError, SqlSettings
 from .storage.base import ObjectStore
 from .stores import Stores
 
 CHECKS_AT_ONCE = 8
+
+_RELEASED = datetime(2026, 11, 1, tzinfo=UTC)
+"""No clock that is right says less."""
+_LEEWAY = timedelta(minutes=5)
+_BLOCK_BYTES = 4096
 
 
 class State(Enum):
@@ -43,6 +49,11 @@ class Result:
     state: State
     detail: str
 
+    @property
+    def is_good(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.state is State.OK
+
 
 def run_checks(path: Path, environment: Mapping[str, str]) -> Iterator[Result]:
     """Check all that the settings file at `path` names, most basic first. Nothing is raised, all is told."""
@@ -54,17 +65,31 @@ def run_checks(path: Path, environment: Mapping[str, str]) -> Iterator[Result]:
             yield Result(subject if detail else str(path), State.FAILED, detail or problem)
         return
     yield Result("settings", State.OK, f"{path}: every key is known, every secret is there")
-    yield _secret(settings)
-    yield from _tls(settings)
-    yield _cache(settings)
-    yield from _memory(settings.sql)
+    yield from checks_here(settings)
     source = project_source(settings)
+    repositories = Repositories(settings.cache.directory / "repositories")
     source.start()
     try:
         yield from _governance(settings, source)
-        yield from _projects(settings, source, Stores().open)
+        yield from _projects(source, lambda project: list(_project(project, Stores().open)))
+        yield from _projects(source, lambda project: list(_repository(project, repositories)))
     finally:
         source.close()
+
+
+def checks_here(settings: Settings) -> Iterator[Result]:
+    """Check what takes no network."""
+    yield _secret(settings)
+    yield from _tls(settings)
+    yield _cache(settings)
+    yield _clock(datetime.now(UTC))
+    yield from _memory(settings.sql)
+
+
+def failing_here(settings: Settings) -> list[str]:
+    """What of this machine keeps requests from being answered, one sentence each."""
+    results = (_cache(settings), _clock(datetime.now(UTC)))
+    return [f"{result.subject}: {result.detail}" for result in results if result.state is State.FAILED]
 
 
 def _secret(settings: Settings) -> Result:
@@ -95,10 +120,21 @@ def _cache(settings: Settings) -> Result:
     directory = settings.cache.directory
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
+        with tempfile.TemporaryFile(dir=directory) as file:
+            # a full disk takes a file, but nothing in it
+            file.write(bytes(_BLOCK_BYTES))
+            file.flush()
             return Result("cache.directory", State.OK, str(directory))
     except OSError as error:
         return Result("cache.directory", State.FAILED, f'"{directory}" cannot be written: {error.strerror}')
+
+
+def _clock(now: datetime) -> Result:
+    if now < _RELEASED:
+        return Result(
+            "clock", State.FAILED, f"says {now:%Y-%m-%d}, before this release: tokens made elsewhere are refused"
+        )
+    return Result("clock", State.OK, f"{now:%Y-%m-%dT%H:%M:%SZ}")
 
 
 def _memory(sql: SqlSettings) -> Iterator[Result]:
@@ -143,12 +179,23 @@ def _governance(settings: Settings, source: ConfiguredProjects) -> Iterator[Resu
             )
 
 
-def _projects(
-    settings: Settings, source: ConfiguredProjects, open_store: Callable[[Project], ObjectStore]
-) -> Iterator[Result]:
+def _projects(source: ConfiguredProjects, check: Callable[[Project], list[Result]]) -> Iterator[Result]:
     with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
-        for results in pool.map(lambda project: list(_project(project, open_store)), source.projects().values()):
+        for results in pool.map(check, source.projects().values()):
             yield from results
+
+
+def _repository(project: Project, repositories: Repositories) -> Iterator[Result]:
+    if project.repository is None:
+        return
+    subject = f"projects.{project.name}.repo"
+    try:
+        commit = repositories.open(project.repository).fetch()
+    except DatomError as error:
+        yield Result(subject, State.FAILED, f"{error.code}: {error.message}")
+        return
+    head = f"at {commit[:12]}" if commit else "empty: `init` begins the project"
+    yield Result(subject, State.OK, f'branch "{project.repository.branch}" {head}')
 
 
 def _project(project: Project, open_store: Callable[[Project], ObjectStore]) -> Iterator[Result]:
@@ -165,6 +212,10 @@ def _project(project: Project, open_store: Callable[[Project], ObjectStore]) -> 
     kinds = [row.kind for row in manifest.rows.values()]
     tables, sets = kinds.count(Kind.TABLE.value), kinds.count(Kind.SET.value)
     yield Result(subject, State.OK, f"{project.location.uri}: {tables} tables, {sets} sets")
+    if (updated := layout.parse_timestamp(manifest.updated_at)) is not None and updated > datetime.now(UTC) + _LEEWAY:
+        yield Result(
+            subject, State.WARNING, f"was written at {manifest.updated_at}, which is to come: check the clocks"
+        )
     if manifest.project not in (None, project.name):
         yield Result(subject, State.WARNING, f'the data there calls itself "{manifest.project}"')
     if marked:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import http.client
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,7 +25,7 @@ from datom_flight_server.auth.tokens import Tokens
 from datom_flight_server.model import Principal, Role
 from support.expected import FIXTURES
 from support.git import clone_governance, git
-from support.server import SECRET, Server, await_condition, run_command, running, write_config
+from support.server import SECRET, await_condition, run_command, running, write_config
 
 NAME = "datom-flight-server"
 BASIC = {"STUDY_001": {"data": (FIXTURES / "store-basic" / "storage").as_uri() + "/study-001"}}
@@ -156,6 +158,60 @@ def test_check_names_what_cannot_be_reached_and_goes_on(tmp_path: Path) -> None:
     assert one(rows, "projects.STUDY_001", "ok")
 
 
+def test_check_fetches_the_repositories_that_projects_are_written_to(tmp_path: Path) -> None:
+    repository = clone_governance(tmp_path / "organisation")
+    projects = {
+        "STUDY_001": {**BASIC["STUDY_001"], "repo": str(repository)},
+        "STUDY_002": {**BASIC["STUDY_001"], "repo": str(tmp_path / "nowhere.git")},
+    }
+    code, rows = check(write_config(tmp_path, projects))
+    assert code == 1
+    assert re.fullmatch(r'branch "main" at [0-9a-f]{12}', one(rows, "projects.STUDY_001.repo", "ok"))
+    assert "store_unreachable" in one(rows, "projects.STUDY_002.repo", "failed")
+
+
+def test_check_warns_of_data_from_the_future(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(FIXTURES / "store-basic" / "storage" / "study-001", store)
+    manifest = store / "datom" / ".metadata" / "manifest.json"
+    manifest.write_text(
+        re.sub(r'"updated_at":\s*"[^"]+"', '"updated_at": "2999-01-01T00:00:00Z"', manifest.read_text())
+    )
+    code, rows = check(write_config(tmp_path, {"STUDY_001": {"data": store.as_uri()}}))
+    assert code == 0
+    assert "check the clocks" in one(rows, "projects.STUDY_001", "warning")
+
+
+def test_the_log_says_at_start_what_is_wrong_and_the_rest_is_served(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {**BASIC, "GONE": {"data": "file:///nowhere/at/all"}}, auth={"secret": "env:WEAK"})
+    with running(config, WEAK="hunter2") as server:
+        await_condition(lambda: "start checks: 2 problems" in server.log, 20, "the checks are done")
+        assert "auth.secret: weak: 7 bytes" in server.log
+        assert "project GONE: store_unreachable" in server.log
+        assert server.connect("STUDY_001").tables()
+
+
+def test_token_show_says_what_a_token_is(tmp_path: Path) -> None:
+    config = write_config(tmp_path, BASIC)
+    token = Tokens(SECRET).create(Principal("ann", Role.READER, frozenset({"B", "A"})), dt.timedelta(days=1))
+    (tmp_path / "token").write_text(token + "\n")
+    done = run_command(NAME, "token", "show", "--config", str(config), str(tmp_path / "token"), home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    facts = Tokens(SECRET).facts(token)
+    assert told == {
+        "id": facts.id,
+        "principal": "ann",
+        "role": "reader",
+        "projects": "A, B",
+        "made": f"{facts.made:%Y-%m-%dT%H:%M:%SZ}",
+        "expires": f"{facts.expires:%Y-%m-%dT%H:%M:%SZ}",
+    }
+    (tmp_path / "token").write_text("something else")
+    foreign = run_command(NAME, "token", "show", "--config", str(config), str(tmp_path / "token"), home=tmp_path)
+    assert "the token is malformed" in refused(foreign)
+
+
 def test_check_warns_of_a_weak_secret_and_of_listening_without_tls(tmp_path: Path) -> None:
     config = write_config(tmp_path, BASIC, server={"listen": "grpc://0.0.0.0:0"}, auth={"secret": "env:WEAK"})
     code, rows = check(config, WEAK="hunter2")
@@ -270,18 +326,3 @@ def test_a_taken_address_is_one_line(tmp_path: Path) -> None:
             line = refused(run_command(NAME, "serve", "--config", str(config), home=tmp_path))
             assert line.startswith("error: ")
             assert "another process" in line
-
-
-def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    config = write_config(tmp_path, BASIC, server={"shutdown_grace_seconds": 600})
-    server = Server(config)
-    try:
-        reader = server.connect("STUDY_001").scan("dm")
-        server._process.send_signal(signal.SIGTERM)
-        server._process.send_signal(signal.SIGTERM)
-        assert server._process.wait(20) in (0, 128 + signal.SIGTERM)
-        del reader
-    finally:
-        if server.alive:
-            server._process.kill()
-        server.stop()

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 _THROTTLED = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout"})
 _DAMAGED_UNDER_WAY = frozenset({"BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"})
+_CLOCK = frozenset({"RequestTimeTooSkewed", "REQUEST_TIME_TOO_SKEWED"})
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"})
 _NO_CREDENTIALS = (
     aws.NoCredentialsError,
@@ -41,6 +42,8 @@ def meaning(error: Exception) -> tuple[str, str]:
         return "store_unreachable", "lost its upload, or the answer that it was complete"
     if isinstance(error, FileNotFoundError) or status_of(error) == 404:
         return "not_found", "does not exist"
+    if name in _CLOCK:
+        return "access_denied", f"refuses the server's clock, which is minutes off ({name})"
     if status_of(error) in {401, 403} or name in _EXPIRED or name in _SDK_DENIED:
         return "access_denied", f"is closed to the server's credentials ({name})"
     return "store_unreachable", f"could not be reached ({name})"
