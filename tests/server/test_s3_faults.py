@@ -145,6 +145,13 @@ def test_a_storage_that_refuses_is_asked_once(
     assert len(proxy.requests) == 1
 
 
+def test_a_storage_that_refuses_the_server_s_clock_is_told_so(store: S3Store, proxy: FaultyProxy) -> None:
+    proxy.inject(Fault(status=403, says=b"<Error><Code>RequestTimeTooSkewed</Code><Message>no</Message></Error>"))
+    with pytest.raises(DatomError, match="clock, which is minutes off") as refusal:
+        store.read(DOCUMENT)
+    assert refusal.value.code == "access_denied"
+
+
 @every_call
 def test_a_storage_that_never_answers_times_out(
     hasty_store: S3Store, proxy: FaultyProxy, call: Callable[[S3Store], object]

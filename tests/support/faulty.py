@@ -29,6 +29,7 @@ class Fault:
         reset_at: bytes of the request's body that are read before the connection ends with RST; a shorter body is met
             by it too, in full. Nothing is passed on.
         status: answered instead of passing the request on.
+        says: the body of that answer.
         silent_seconds: before the answer begins.
         cut_after: bytes of the body that are sent before the connection ends.
         reset: whether it ends with RST; else it ends as if all had been said.
@@ -40,6 +41,7 @@ class Fault:
     times: int | None = None
     reset_at: int | None = None
     status: int | None = None
+    says: bytes = b""
     silent_seconds: float = 0
     cut_after: int | None = None
     reset: bool = False
@@ -151,7 +153,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault.silent_seconds:
             healed.wait(fault.silent_seconds)
         if fault.status is not None:
-            self._answer(fault.status, [], b"", "0")
+            self._answer(fault.status, [], fault.says, str(len(fault.says)))
         else:
             self._relay(fault, healed, *self._ask(proxy._upstream, body))
 
