@@ -45,7 +45,7 @@ def decode_object(data: bytes, what: str, known: Collection[str] | None = None) 
             f"{what} has {len(data)} bytes, at most {MAX_REQUEST_BYTES} are accepted", code="too_large"
         )
     try:
-        body = json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        body = _DECODER.decode(data.decode("utf-8"))
     except DatomError:
         raise
     except (ValueError, RecursionError):
@@ -225,3 +225,6 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(text: str) -> NoReturn:
     raise InvalidRequestError(f"{text} is not a JSON value")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
