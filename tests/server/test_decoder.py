@@ -72,10 +72,12 @@ def source() -> Iterator[Source]:
 
 def test_64_callers_at_once_decode_once(source: Source) -> None:
     decoder = Decoder(100 * MIB)
+    assert (decoder.hits, decoder.misses) == (0, 0)
     with ThreadPoolExecutor(64) as callers:
         rows = list(callers.map(lambda _: rows_of(source.chunks(decoder)), range(64)))
     assert rows == [8 * MIB // 8] * 64
     assert source.decoded == 8
+    assert (decoder.hits, decoder.misses) == (63, 1)
 
 
 def test_the_first_rows_are_there_before_the_last_are_decoded(source: Source) -> None:

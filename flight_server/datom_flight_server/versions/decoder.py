@@ -98,6 +98,7 @@ class Decoder:
         for key in _covering(group):
             chunks: Chunks | None = self.memory.get(key) or self._alive.get(key)
             if chunks is not None:
+                self.hits += 1
                 return chunks
         return None
 
