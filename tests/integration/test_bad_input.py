@@ -244,8 +244,11 @@ def test_a_name_that_leads_elsewhere_is_refused_wherever_a_name_stands(server: S
     assert answer(server, schema(for_path("STUDY_001", name))) in refused
     assert answer(server, rows(json.dumps(body).encode())) in refused
     assert answer(server, rows(json.dumps({"project": name, "table": "dm"}).encode())) in refused
-    for kind in ("datom.history", "datom.metadata", "datom.parents", "datom.lineage", "datom.set", "datom.validate"):
+    named = ("history", "metadata", "parents", "lineage", "set", "validate", "prefetch")
+    for kind in (f"datom.{what}" for what in named):
         assert answer(server, action(kind, json.dumps(body).encode())) in refused
+    several = {"project": "STUDY_001", "tables": ["dm", name]}
+    assert answer(server, action("datom.prefetch", json.dumps(several).encode())) in refused
     assert answer(server, rows(read_request(version=name))) in {"version_not_found", "invalid_argument"}
 
 

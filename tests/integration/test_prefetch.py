@@ -68,7 +68,9 @@ def test_a_prefetched_version_is_read_without_the_storage(stage: Stage) -> None:
         assert [found.fetched for found in conn.prefetch(["dm", "ae"])] == [False, False]
         pin = conn.pin()
         assert [found.version for found in conn.prefetch(pin=pin)] == [stage.versions["ae"][0], new]
+        conn.schema("dm", version=new)
         stage.lose_storage()
+        assert conn.schema("dm", version=new).names == ["USUBJID"]
         for version, rows in zip((old, new), DM, strict=True):
             assert conn.read("dm", version=version).replace_schema_metadata(None).equals(rows)
         assert conn.read("ae", version=stage.versions["ae"][0]).replace_schema_metadata(None).equals(AE)
