@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -187,3 +188,13 @@ def test_batches_are_made_ahead_and_closed_with_their_reader(source: Source) -> 
     batches.close()
     assert source.closed == 1
     assert len(list(decoder.ahead(Source().batches()))) == 8
+
+
+def test_a_decoder_that_nobody_has_any_more_lets_go_of_what_it_kept(source: Source) -> None:
+    decoder = Decoder(100 * MIB)
+    chunks = source.chunks(decoder)
+    assert rows_of(chunks)
+    gone = weakref.ref(chunks)
+    del decoder, chunks
+    gc.collect()
+    assert gone() is None

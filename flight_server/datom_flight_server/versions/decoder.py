@@ -36,6 +36,19 @@ class RowGroup(NamedTuple):
     columns: tuple[str, ...] | None
 
 
+class _Given:
+    """How much memory row groups have been given that are in use or kept."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self._lock = threading.RLock()
+
+    def add(self, size_bytes: int) -> None:
+        """So many more, or less."""
+        with self._lock:
+            self.size_bytes += size_bytes
+
+
 @dataclass(slots=True)
 class _Room:
     """What a row group has been given of the memory there is, and the most it may be given."""
@@ -62,7 +75,7 @@ class Decoder:
         self.hits = 0
         self.misses = 0
         self.workers = os.cpu_count() or 1
-        self._bytes = 0
+        self._given = _Given()
         self._alive: weakref.WeakValueDictionary[Hashable, Chunks] = weakref.WeakValueDictionary()
         self._lock = threading.RLock()
         self._pool = ThreadPoolExecutor(self.workers, "decode")
@@ -121,7 +134,7 @@ class Decoder:
     @property
     def _passing_bytes(self) -> int:
         """Of row groups that are not kept, or no longer."""
-        return self._bytes - self.memory.size_bytes
+        return self._given.size_bytes - self.memory.size_bytes
 
     def _room_for(self, group: RowGroup, chunks: Chunks, size_bytes: int) -> _Room | None:
         if self._passing_bytes > _SPARE_BYTES:
@@ -131,13 +144,9 @@ class Decoder:
         ):
             return None
         room = _Room(size_bytes, _SURPRISE * size_bytes + _PASSING_BYTES)
-        self._bytes += room.size_bytes
-        weakref.finalize(chunks, self._give_back, room).atexit = False
+        self._given.add(room.size_bytes)
+        weakref.finalize(chunks, _give_back, self._given, room).atexit = False
         return room
-
-    def _give_back(self, room: _Room) -> None:
-        with self._lock:
-            self._bytes -= room.size_bytes
 
     def _fill(self, wanted: weakref.ref[Chunks], group: RowGroup, decode: Callable[[], Batches], room: _Room) -> None:
         """Decode `group` for as long as somebody wants it."""
@@ -172,9 +181,14 @@ class Decoder:
 
     def _settle(self, chunks: Chunks, group: RowGroup, room: _Room) -> None:
         """Account for what they take up, rather than for what was thought."""
-        self._bytes += chunks.size_bytes - room.size_bytes
+        self._given.add(chunks.size_bytes - room.size_bytes)
         room.size_bytes = chunks.size_bytes
         self.memory.resize(group, chunks, chunks.size_bytes)
+
+
+def _give_back(given: _Given, room: _Room) -> None:
+    # no method of the decoder's: its chunks would keep it alive, and it them
+    given.add(-room.size_bytes)
 
 
 def _covering(group: RowGroup) -> Iterable[RowGroup]:
