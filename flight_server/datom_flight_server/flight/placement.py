@@ -38,11 +38,12 @@ class Placement:
         replicas = self._replicas()
         if len(parts) < 2 or not replicas:
             return [[] for _ in parts]
-        most = -(-len(parts) // len(replicas))
+        share, larger_shares = divmod(len(parts), len(replicas))
         taken: Counter[str] = Counter()
         located = []
         for part in parts:
             ranked = sorted(replicas, key=lambda url: _score(url, data_sha, part), reverse=True)
+            most = share + (sum(count > share for count in taken.values()) < larger_shares)
             ranked.sort(key=lambda url: taken[url] >= most)
             taken[ranked[0]] += 1
             located.append([*ranked[:_NAMED], REUSE_CONNECTION])
