@@ -9,6 +9,9 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
+
+from prometheus_client.parser import text_string_to_metric_families
 
 import datom_flight
 
@@ -26,21 +29,27 @@ class Server:
         folder: for its configuration, its cache and what it prints; emptied.
         projects: the settings of each, by name.
         memory_bytes: the limit of what it keeps decoded.
+        keys: of its settings' table ``[server]``.
     """
 
     def __init__(
-        self, folder: Path, projects: Mapping[str, Mapping[str, str]], memory_bytes: int = CACHE_BYTES
+        self,
+        folder: Path,
+        projects: Mapping[str, Mapping[str, str]],
+        memory_bytes: int = CACHE_BYTES,
+        **keys: Any,
     ) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         tables: dict[str, Mapping[str, Any]] = {
-            "server": {"listen": "grpc://127.0.0.1:0"},
+            "server": {"listen": "grpc://127.0.0.1:0", **keys},
             "auth": {"secret": "file:secret"},
             "cache": {"directory": "cache", "memory_bytes": memory_bytes},
             **{f"projects.{name}": keys for name, keys in projects.items()},
         }
         (folder / "secret").write_text("a secret of the benchmark, and of nothing else, 0123456789")
         self._folder = folder
+        self._management = keys.get("management")
         self._config = folder / "server.toml"
         self._config.write_text("\n".join(_toml(name, keys) for name, keys in tables.items()))
         self._connections: dict[str, datom_flight.Connection] = {}
@@ -59,6 +68,17 @@ class Server:
     def url(self) -> str:
         """Where it listens."""
         return self.process.said
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the samples of one of its metrics that have these labels; needs the key ``management``."""
+        with urlopen(f"http://{self._management}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == f"datom_flight_{name}" and labels.items() <= sample.labels.items()
+        )
 
     def connection(self, project: str) -> datom_flight.Connection:
         """A developer's connection by the project's own client, the same every time."""

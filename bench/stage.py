@@ -108,8 +108,25 @@ class Stage:
             server.run("init", name)
         return server
 
-    def _server(self, name: str, projects: dict[str, dict[str, str]], memory_bytes: int = CACHE_BYTES) -> Server:
-        server = Server(self.folder / name, projects, memory_bytes)
+    def replicas(self, count: int, memory_bytes: int) -> list[Server]:
+        """So many of our servers, on the same S3, each with an empty cache, that tell their metrics."""
+        urls = [f"grpc://127.0.0.1:{_free_port()}" for _ in range(count)]
+        return [
+            self._server(
+                f"replica-{count}-{number}",
+                self._projects,
+                memory_bytes,
+                listen=url,
+                management=f"127.0.0.1:{_free_port()}",
+                replicas=urls,
+            )
+            for number, url in enumerate(urls)
+        ]
+
+    def _server(
+        self, name: str, projects: dict[str, dict[str, str]], memory_bytes: int = CACHE_BYTES, **keys: Any
+    ) -> Server:
+        server = Server(self.folder / name, projects, memory_bytes, **keys)
         self._ending.callback(server.stop)
         return server
 
