@@ -25,6 +25,7 @@ from . import flight_pb2 as flight_messages
 from . import flight_sql_pb2 as messages
 from . import transactions
 from .catalog import SqlCatalog
+from .handles import Handles
 from .ingest import Ingest
 from .messages import packed, parsed, schema_bytes, sql_name, unpacked, unsupported
 from .metadata import Metadata
@@ -70,6 +71,7 @@ class FlightSql:
         self._metadata = Metadata(self._catalog)
         self._statements = SqlStatements(statements, self._catalog, reads, streams)
         self._ingest = Ingest(self._catalog, projects, payloads, writes)
+        self._prepared = Handles(Prepared.from_bytes)
         self._streams = streams
         self._clock = clock
         self._actions: Mapping[str, Callable[[Request, bytes, AddHeader], bytes | None]] = {
@@ -152,7 +154,7 @@ class FlightSql:
         elif name == "CommandPreparedStatementQuery":
             request.call.action = name
             handle = unpacked(command, messages.CommandPreparedStatementQuery).prepared_statement_handle
-            bound = Prepared.from_bytes(handle).bound(reader).to_bytes()
+            bound = self._prepared.give(self._prepared.take(handle).bound(reader))
             answer = messages.DoPutPreparedStatementResult(prepared_statement_handle=bound).SerializeToString()
         elif name in ("CommandStatementUpdate", "CommandPreparedStatementUpdate"):
             request.call.action = name
@@ -181,9 +183,8 @@ class FlightSql:
             asked = unpacked(command, messages.CommandStatementQuery)
             return self._statements.prepare(request, asked.query, _transaction(asked))
         if name == "CommandPreparedStatementQuery":
-            return Prepared.from_bytes(
-                unpacked(command, messages.CommandPreparedStatementQuery).prepared_statement_handle
-            )
+            handle = unpacked(command, messages.CommandPreparedStatementQuery).prepared_statement_handle
+            return self._prepared.take(handle)
         raise unsupported(name)
 
     def _one_batch(self, request: Request, find: Callable[[], pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -198,7 +199,7 @@ class FlightSql:
         plan = self._statements.plan(request, prepared)
         return packed(
             messages.ActionCreatePreparedStatementResult(
-                prepared_statement_handle=prepared.to_bytes(),
+                prepared_statement_handle=self._prepared.give(prepared),
                 dataset_schema=schema_bytes(plan.schema),
                 parameter_schema=schema_bytes(plan.parameter_schema),
                 is_update=False,

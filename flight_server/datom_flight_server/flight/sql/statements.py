@@ -23,6 +23,7 @@ from ..streams import row_stream
 from . import flight_sql_pb2 as messages
 from .asking import Asked, query_of
 from .catalog import SqlCatalog, default_project
+from .handles import Handles
 from .messages import packed
 from .prepared import Prepared
 from .transactions import instant_of
@@ -36,6 +37,7 @@ class SqlStatements:
         self._catalog = catalog
         self._reads = reads
         self._streams = streams
+        self._plans = Handles(Plan.from_bytes)
 
     def expect(self) -> None:
         """See `Statements.expect`."""
@@ -85,7 +87,7 @@ class SqlStatements:
                 ordered=True,
                 app_metadata=encode_object(decode_object(bytes(read.app_metadata), "app_metadata") | pins),
             )
-        ticket = packed(messages.TicketStatementQuery(statement_handle=plan.to_bytes()))
+        ticket = packed(messages.TicketStatementQuery(statement_handle=self._plans.give(plan)))
         return fl.FlightInfo(
             plan.schema,
             descriptor,
@@ -101,7 +103,7 @@ class SqlStatements:
 
     def stream(self, request: Request, handle: bytes) -> tuple[pa.Schema, Iterator[Any]]:
         """The rows of a ticket's query."""
-        plan = Plan.from_bytes(handle)
+        plan = self._plans.take(handle)
         _note(request, plan.pins)
         return plan.schema, self._rows(request, plan)
 
