@@ -111,6 +111,9 @@ class _Problems:
             waiting = self._latest.waiting_seconds
             if waiting > HUNG_SECONDS:
                 return [*self._known, f"what is wrong has been looked for over {waiting:.0f} seconds: a check hangs"]
+        except Exception as error:
+            # a fault of ours in a check is one more thing that is wrong
+            return [f"what is wrong cannot be told: {type(error).__name__}"]
         return self._known
 
     def close(self) -> None:

@@ -26,6 +26,9 @@ Labels = TypeVar("Labels", bound=tuple[str, ...])
 _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
+_REFUSALS = frozenset({"overloaded", "too_large"})
+
+
 class Metrics:
     """The server's metrics, in a registry of their own.
 
@@ -64,8 +67,8 @@ class Metrics:
                 _latencies(self._first_seconds, call.verb).add(call.first_seconds)
                 self._rows[call.verb, project] += call.rows
                 self._bytes[call.verb, project] += call.bytes
-            if call.limit is not None:
-                self._refused[call.code, call.limit] += 1
+            if call.limit is not None or call.code in _REFUSALS:
+                self._refused[call.code, call.limit or ""] += 1
 
     def _label(self, project: str) -> str:
         if project not in self._known:

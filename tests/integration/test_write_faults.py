@@ -402,8 +402,8 @@ def refused_by(error: BaseException) -> tuple[str, object]:
 @pytest.mark.parametrize(
     ("table", "limit"),
     [
-        (pa.table({"x": ["a" * 200] * 9_999}), "bytes"),
-        (pa.table({"x": pa.array([1] * 10_001, pa.int8())}), "rows"),
+        (pa.table({"x": ["a" * 200] * 9_999}), "writes.max_bytes"),
+        (pa.table({"x": pa.array([1] * 10_001, pa.int8())}), "writes.max_rows"),
     ],
     ids=["bytes", "rows"],
 )
@@ -427,7 +427,7 @@ def test_a_write_that_takes_too_long_names_the_limit(narrow: tuple[Server, Place
         await_condition(lambda: time.monotonic() > late, 10, "it is late")
         with pytest.raises(fl.FlightTimedOutError) as refused:
             finish(writer, answers, second)
-    assert refused_by(refused.value) == ("timeout", "seconds")
+    assert refused_by(refused.value) == ("timeout", "writes.max_seconds")
 
 
 def test_more_writes_at_once_than_allowed_name_the_limit(narrow: tuple[Server, Place]) -> None:
@@ -442,7 +442,7 @@ def test_more_writes_at_once_than_allowed_name_the_limit(narrow: tuple[Server, P
         await_condition(lambda: len(spooled(server)) == 2, 10, "both have begun")
         with pytest.raises(fl.FlightUnavailableError) as refused:
             put(server, command(PROJECT, "t"), SECOND, server.token("developer"))
-        assert refused_by(refused.value) == ("overloaded", "concurrent")
+        assert refused_by(refused.value) == ("overloaded", "writes.max_concurrent")
         for writer, answers in open_writes:
             with pytest.raises(fl.FlightError, match="truncated"):
                 finish(writer, answers)

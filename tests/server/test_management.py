@@ -127,6 +127,20 @@ def test_a_check_that_hangs_is_a_problem_itself(monkeypatch: pytest.MonkeyPatch)
         )
 
 
+def test_a_check_that_fails_is_a_problem_and_stops_neither_readiness_nor_metrics() -> None:
+    def failing() -> list[str]:
+        raise ZeroDivisionError("a path of the server")
+
+    state = State()
+    management = Management("127.0.0.1:0", state.alive, state.ready, failing, CollectorRegistry())
+    try:
+        status, body = get(management, "/readyz")
+        assert (status, json.loads(body)["problems"]) == (200, ["what is wrong cannot be told: ZeroDivisionError"])
+        assert "datom_flight_problems 1.0" in get(management, "/metrics")[1]
+    finally:
+        management.close()
+
+
 def test_metrics_are_those_of_the_registry() -> None:
     with managed(State()) as management:
         status, body = get(management, "/metrics")

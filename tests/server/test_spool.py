@@ -334,8 +334,8 @@ def test_an_instant_that_milliseconds_cannot_count_is_refused(spool: Spool) -> N
 @pytest.mark.parametrize(
     ("limits", "limit"),
     [
-        (Limits(max_bytes=1000, max_rows=2**40, max_seconds=60), "bytes"),
-        (Limits(max_bytes=2**40, max_rows=299, max_seconds=60), "rows"),
+        (Limits(max_bytes=1000, max_rows=2**40, max_seconds=60), "writes.max_bytes"),
+        (Limits(max_bytes=2**40, max_rows=299, max_seconds=60), "writes.max_rows"),
     ],
 )
 def test_each_limit_is_named(tmp_path: Path, limits: Limits, limit: str) -> None:
@@ -371,7 +371,7 @@ def test_time_is_limited_from_the_first_batch_to_the_last_byte(tmp_path: Path, l
         spooled = open_.enter_context(spool.receive(TABLE.schema, slowly()))
         clock.now += 11
         _ = spooled.data_sha() if late == "hashing" else spooled.encode()
-    assert (refused.value.code, refused.value.fields["limit"]) == ("timeout", "seconds")
+    assert (refused.value.code, refused.value.fields["limit"]) == ("timeout", "writes.max_seconds")
     assert left_in(tmp_path) == []
 
 
@@ -383,7 +383,7 @@ def test_text_that_is_referred_to_many_times_counts_as_often(tmp_path: Path) -> 
     bomb.validate(full=True)
     batch = pa.RecordBatch.from_arrays([bomb], names=["x"])
     error = refusal(Spool(tmp_path, Limits(10**8, 10**6, 60)), batch.schema, [batch])
-    assert (error.code, error.fields["limit"]) == ("too_large", "bytes")
+    assert (error.code, error.fields["limit"]) == ("too_large", "writes.max_bytes")
 
 
 def test_a_single_row_has_a_limit_of_its_own(spool: Spool) -> None:

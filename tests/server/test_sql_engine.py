@@ -105,18 +105,20 @@ def resident_bytes(pid: int, key: str = "VmRSS") -> int:
 
 
 @pytest.mark.parametrize(
-    ("query", "code", "told"),
+    ("query", "limit", "told"),
     [
-        ("SELECT range FROM range(1000001)", "too_large", "1000000 rows"),
-        ("SELECT repeat('x', 1000000) FROM range(100)", "too_large", "67108864 bytes"),
-        ("SELECT list(range) FROM range(100000000)", "too_large", "134217728 bytes of memory"),
-        ("SELECT range, hash(range) AS h FROM range(200000000) ORDER BY h", "too_large", "bytes of memory"),
-        ("SELECT 'x'::INTEGER", "sql_error", "Could not convert string 'x' to INT32"),
+        ("SELECT range FROM range(1000001)", "sql.max_rows", "1000000 rows"),
+        ("SELECT repeat('x', 1000000) FROM range(100)", "sql.max_bytes", "67108864 bytes"),
+        ("SELECT list(range) FROM range(100000000)", "sql.memory_bytes", "134217728 bytes of memory"),
+        ("SELECT range, hash(range) AS h FROM range(200000000) ORDER BY h", "sql.memory_bytes", "bytes of memory"),
+        ("SELECT 'x'::INTEGER", None, "Could not convert string 'x' to INT32"),
     ],
 )
-def test_a_query_ends_at_its_limit_and_the_next_one_runs(shared: Engine, query: str, code: str, told: str) -> None:
+def test_a_query_ends_at_its_limit_and_the_next_one_runs(
+    shared: Engine, query: str, limit: str | None, told: str
+) -> None:
     error = refusal(shared, query)
-    assert error.code == code
+    assert (error.code, error.fields.get("limit")) == ("sql_error" if limit is None else "too_large", limit)
     assert told in error.message
     assert values(shared, "SELECT 1") == [1]
 
@@ -127,6 +129,7 @@ def test_a_query_that_computes_for_ever_ends_at_its_limit_and_the_next_one_runs(
     pid = worker_of(tmp_path)
     error = refusal(engine, ENDLESS)
     assert (error.code, error.message) == ("timeout", "the query was still computing after 1 seconds")
+    assert error.fields == {"limit": "sql.max_seconds", "value": 1}
     assert values(engine, "SELECT 1") == [1]
     assert worker_of(tmp_path) == pid, "it was interrupted, not killed"
 
@@ -153,6 +156,7 @@ def test_one_more_query_than_there_are_turns_waits_and_is_then_refused(make: Mak
     next(running)
     assert (refused := refusal(engine, "SELECT 1")).code == "overloaded"
     assert '1 queries of "ann" run already' in refused.message
+    assert refused.fields == {"limit": "sql.max_concurrent_each", "value": 1, "retry_after_seconds": 1.0}
     assert values(engine, "SELECT 1", "ben") == [1]
     other = batches(engine, "SELECT range FROM range(10000000)", "ben")
     next(other)

@@ -24,6 +24,7 @@ from . import frames
 from .processes import Gone, Late, Process, ProcessLimits
 
 _INTERRUPT_SECONDS = 2
+_RETRY_SECONDS = 1.0
 _NOTICE_SECONDS = 0.25
 """Within which a query ends whose caller went away."""
 _CLOSE_SECONDS = 5
@@ -193,9 +194,9 @@ class Engine:
 
     def _check_result(self, rows: int, size: int) -> None:
         if rows > self._limits.result_rows:
-            raise _too_much(f"the result has more than {self._limits.result_rows} rows")
+            raise _too_much(f"the result has more than {self._limits.result_rows} rows", "max_rows")
         if size > self._limits.result_bytes:
-            raise _too_much(f"the result has more than {self._limits.result_bytes} bytes")
+            raise _too_much(f"the result has more than {self._limits.result_bytes} bytes", "max_bytes")
 
     def _start_process(self) -> None:
         process = None
@@ -246,7 +247,7 @@ class Engine:
                 if busy:
                     self._give_up_stalled()
                     if self._clock() >= deadline:
-                        raise UnavailableError(busy, code="overloaded", hint="try again later")
+                        raise busy
                 if is_cancelled():
                     raise _cancelled()
                 self._waiting += 1
@@ -266,13 +267,15 @@ class Engine:
             process.close()
         return None
 
-    def _crowd(self, caller: str) -> str:
-        """What keeps `caller` waiting; empty when nothing does."""
-        if len(self._busy) >= self._limits.concurrent:
-            return f"{self._limits.concurrent} queries run already"
-        if sum(turn.caller == caller for turn in self._busy) >= self._limits.concurrent_each:
-            return f'{self._limits.concurrent_each} queries of "{caller}" run already'
-        return ""
+    def _crowd(self, caller: str) -> DatomError | None:
+        """What keeps `caller` waiting."""
+        limits = self._limits
+        if len(self._busy) >= limits.concurrent:
+            return _crowded(f"{limits.concurrent} queries run already", "max_concurrent", limits.concurrent)
+        if sum(turn.caller == caller for turn in self._busy) >= limits.concurrent_each:
+            message = f'{limits.concurrent_each} queries of "{caller}" run already'
+            return _crowded(message, "max_concurrent_each", limits.concurrent_each)
+        return None
 
     def _lost(self, turn: _Turn) -> DatomError:
         """Why the process of `turn` has ended."""
@@ -283,9 +286,11 @@ class Engine:
                 "timeout",
                 f"no rows were fetched for {self._limits.stalled_seconds:g} seconds while other queries waited",
                 hint="run the query again, and fetch its rows as they come",
+                fields={"limit": "sql.stalled_seconds", "value": self._limits.stalled_seconds},
             )
         return _too_much(
-            f"the query took more than {self._limits.memory_bytes} bytes of memory, or ended its process otherwise"
+            f"the query took more than {self._limits.memory_bytes} bytes of memory, or ended its process otherwise",
+            "memory_bytes",
         )
 
     def _give_up_stalled(self) -> None:
@@ -381,6 +386,7 @@ class _Turn:
                 "timeout",
                 f"the query was still computing after {self._limits.seconds:g} seconds",
                 hint="ask for less: fewer rows, a narrower join",
+                fields={"limit": "sql.max_seconds", "value": self._limits.seconds},
             ) from None
         finally:
             self.idle_since = self._clock()
@@ -396,7 +402,7 @@ class _Turn:
         if told["kind"] in _OUT_OF_MEMORY or message.startswith("Out of Memory Error"):
             # what the allocator kept of it would be missing for the next query
             self._healthy = False
-            return _too_much(f"the query needs more than {self._limits.memory_bytes} bytes of memory")
+            return _too_much(f"the query needs more than {self._limits.memory_bytes} bytes of memory", "memory_bytes")
         if told["kind"] in _BROKEN:
             # DuckDB refuses or half does all that follows
             self._healthy = False
@@ -437,5 +443,11 @@ def _cancelled() -> DatomError:
     return DatomError.of("cancelled", "the caller went away", hint="")
 
 
-def _too_much(message: str) -> DatomError:
-    return DatomError.of("too_large", message, hint="ask for less: fewer rows, fewer columns, a narrower join")
+def _crowded(message: str, limit: str, value: int) -> DatomError:
+    fields = {"limit": f"sql.{limit}", "value": value, "retry_after_seconds": _RETRY_SECONDS}
+    return DatomError.of("overloaded", message, hint="try again later", fields=fields)
+
+
+def _too_much(message: str, limit: str | None = None) -> DatomError:
+    hint = "ask for less: fewer rows, fewer columns, a narrower join"
+    return DatomError.of("too_large", message, hint=hint, fields={} if limit is None else {"limit": f"sql.{limit}"})

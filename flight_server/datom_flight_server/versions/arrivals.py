@@ -49,7 +49,7 @@ class Deadline:
                 "timeout",
                 f"the write takes over {self._max_seconds:g} seconds",
                 hint="send it faster, or in parts",
-                fields={"limit": "seconds", "value": self._max_seconds},
+                fields={"limit": "writes.max_seconds", "value": self._max_seconds},
             )
 
 
@@ -111,7 +111,7 @@ class Arrivals:
                     f"the table has more than {limit} {name}",
                     code="too_large",
                     hint="split it, or ask whoever runs the server for a higher limit",
-                    fields={"limit": name, "value": limit},
+                    fields={"limit": f"writes.max_{name}", "value": limit},
                 )
 
 
