@@ -119,6 +119,7 @@ def test_a_query_ends_at_its_limit_and_the_next_one_runs(
 ) -> None:
     error = refusal(shared, query)
     assert (error.code, error.fields.get("limit")) == ("sql_error" if limit is None else "too_large", limit)
+    assert str(error.fields.get("value", "")) in error.message
     assert told in error.message
     assert values(shared, "SELECT 1") == [1]
 

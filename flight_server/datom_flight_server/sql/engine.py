@@ -194,9 +194,13 @@ class Engine:
 
     def _check_result(self, rows: int, size: int) -> None:
         if rows > self._limits.result_rows:
-            raise _too_much(f"the result has more than {self._limits.result_rows} rows", "max_rows")
+            raise _too_much(
+                f"the result has more than {self._limits.result_rows} rows", "max_rows", self._limits.result_rows
+            )
         if size > self._limits.result_bytes:
-            raise _too_much(f"the result has more than {self._limits.result_bytes} bytes", "max_bytes")
+            raise _too_much(
+                f"the result has more than {self._limits.result_bytes} bytes", "max_bytes", self._limits.result_bytes
+            )
 
     def _start_process(self) -> None:
         process = None
@@ -291,6 +295,7 @@ class Engine:
         return _too_much(
             f"the query took more than {self._limits.memory_bytes} bytes of memory, or ended its process otherwise",
             "memory_bytes",
+            self._limits.memory_bytes,
         )
 
     def _give_up_stalled(self) -> None:
@@ -402,7 +407,8 @@ class _Turn:
         if told["kind"] in _OUT_OF_MEMORY or message.startswith("Out of Memory Error"):
             # what the allocator kept of it would be missing for the next query
             self._healthy = False
-            return _too_much(f"the query needs more than {self._limits.memory_bytes} bytes of memory", "memory_bytes")
+            most = self._limits.memory_bytes
+            return _too_much(f"the query needs more than {most} bytes of memory", "memory_bytes", most)
         if told["kind"] in _BROKEN:
             # DuckDB refuses or half does all that follows
             self._healthy = False
@@ -448,6 +454,7 @@ def _crowded(message: str, limit: str, value: int) -> DatomError:
     return DatomError.of("overloaded", message, hint="try again later", fields=fields)
 
 
-def _too_much(message: str, limit: str | None = None) -> DatomError:
+def _too_much(message: str, limit: str | None = None, value: int = 0) -> DatomError:
+    fields = {} if limit is None else {"limit": f"sql.{limit}", "value": value}
     hint = "ask for less: fewer rows, fewer columns, a narrower join"
-    return DatomError.of("too_large", message, hint=hint, fields={} if limit is None else {"limit": f"sql.{limit}"})
+    return DatomError.of("too_large", message, hint=hint, fields=fields)
