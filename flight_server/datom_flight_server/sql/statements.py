@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import pyarrow as pa
@@ -46,6 +46,7 @@ class _Outcome:
     """What comes of a query, which is the same for the same data.
 
     Attributes:
+        schema: as a plan has it, once the versions it comes of are noted.
         read: the plain read that it is, where it is one.
         rows: of a query of constants.
     """
@@ -115,13 +116,12 @@ class Statements:
             resolver = self._resolver(principal, project, as_of, pins=pins)
             outcome = self._outcome(self._checked(query, parameters), resolver, parameters, as_of, is_cancelled)
             names = resolver.names
-        metadata = {**(outcome.schema.metadata or {}), **pins_metadata(pins_of(names))}
         return Plan(
             query=query,
             project=project,
             as_of=as_of,
             names=names,
-            schema=outcome.schema.with_metadata(metadata),
+            schema=outcome.schema,
             parameter_names=outcome.parameter_names,
             parameters=parameters,
             simple=outcome.read,
@@ -198,6 +198,8 @@ class Statements:
         if known is not None:
             return known
         outcome = self._plain_read(checked, resolver) or self._computed(checked, resolver, as_of, is_cancelled)
+        metadata = {**(outcome.schema.metadata or {}), **pins_metadata(pins_of(resolver.names))}
+        outcome = replace(outcome, schema=outcome.schema.with_metadata(metadata))
         if not any(isinstance(site.asked, HistoryCall) for site in checked.sites) and _is_small(key, outcome):
             self._outcomes.put(key, outcome)
         return outcome
