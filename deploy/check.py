@@ -102,6 +102,7 @@ def expressions(document: Any) -> Iterator[str]:
 
 def prometheus() -> None:
     run("promtool", "check", "config", HERE / "prometheus" / "prometheus.yml")
+    run("promtool", "test", "rules", HERE / "prometheus" / "alerts.test.yaml")
 
 
 def run(name: str, *arguments: str | Path) -> str:

@@ -102,6 +102,7 @@ def demo(directory: Path | None, listen: str | None, story: bool) -> None:
         organisation = create_organisation(directory or platformdirs.user_data_path("datom-flight") / "demo")
         write_cuts(organisation, CUTS_AT_HANDOFF)
         settings = demo_settings(organisation, listen or "grpc://127.0.0.1:8815")
+        logs.configure(settings.log.format, settings.log.level, sys.stderr)
         for role, made in demo_tokens(settings).items():
             click.echo(f"{role.value} token: {made}")
         for line in (
