@@ -173,6 +173,7 @@ class App:
             *self._reachability.problems(),
             *self._replicas.problems(),
             *failing_here(self._settings),
+            *(self._pulse.problems() if self._pulse is not None else ()),
         ]
 
     def _tell(self, call: Call) -> None:

@@ -58,6 +58,10 @@ class Pulse:
         """Whether there was an answer lately."""
         return self.silence <= self._silent_seconds
 
+    def problems(self) -> list[str]:
+        """That it does not beat, in a sentence."""
+        return [] if self.beats else [f"the Flight port has not answered for {self.silence:.0f} seconds"]
+
     def start(self) -> None:
         """Begin to call."""
         self._thread.start()
