@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from rich.console import Console
@@ -23,7 +24,7 @@ from rich.table import Table
 import datom_flight
 
 from .data import FULL, STUDY, made
-from .server import Server
+from .server import CACHE_BYTES, Server
 from .stage import Stage
 
 NUMBERS = (1, 2, 4)
@@ -47,8 +48,8 @@ def main() -> None:
     data = made(FULL, asked.data, console.print)
     with Stage(data, asked.data / "scaling") as stage:
         table = stage.server.connection(STUDY).read("lb")
-        compressed = list(_compression(stage.server, table))
         stage.server.stop()
+        compressed = _compression(stage, table)
         scaled = [_scaled(stage, count, int(_MEMORY_SHARE * table.nbytes)) for count in NUMBERS]
     _print(console, f"{table.nbytes / _MB:.0f} MB of Arrow, {CLIENTS} clients at once", scaled)
     _print(console, "one client, one server, by compression", compressed)
@@ -62,9 +63,9 @@ def _scaled(stage: Stage, count: int, memory_bytes: int) -> dict[str, Any]:
     servers = stage.replicas(count, memory_bytes)
     for server in servers:
         server.connection(STUDY)
-    cold_seconds, table = _timed(lambda: servers[0].connection(STUDY).read("lb"))
-    size = table.nbytes
-    del table
+    before = _totals(servers)
+    size = servers[0].connection(STUDY).read("lb").nbytes
+    cold = _totals(servers) - before
     fetched = [server.metric("cache_bytes", cache="disk") for server in servers]
     requests = [server.metric("storage_call_seconds_count", operation="chunks") for server in servers]
     kept = [server.metric("cache_bytes", cache="memory") for server in servers]
@@ -72,7 +73,9 @@ def _scaled(stage: Stage, count: int, memory_bytes: int) -> dict[str, Any]:
     with ProcessPoolExecutor(CLIENTS, multiprocessing.get_context("spawn")) as clients:
         list(clients.map(_scan, urls, [1] * CLIENTS))
         before = _totals(servers)
-        seconds, _ = _timed(lambda: list(clients.map(_scan, urls, [SCANS] * CLIENTS)))
+        started = time.perf_counter()
+        list(clients.map(_scan, urls, [SCANS] * CLIENTS))
+        seconds = time.perf_counter() - started
         scans = _totals(servers) - before
         before = _totals(servers)
         list(clients.map(_read_small, urls, [stage.data.version("dm")] * CLIENTS))
@@ -80,7 +83,7 @@ def _scaled(stage: Stage, count: int, memory_bytes: int) -> dict[str, Any]:
     sent = CLIENTS * SCANS * size
     found = {
         "servers": count,
-        "cold read, s": round(cold_seconds, 2),
+        "servers' CPU for the cold read, s": round(cold.cpu_seconds, 2),
         "fetched by each, MB": _listed(fetched),
         "objects asked of S3 by each": [int(each) for each in requests],
         "kept decoded by each, MB": _listed(kept),
@@ -94,13 +97,13 @@ def _scaled(stage: Stage, count: int, memory_bytes: int) -> dict[str, Any]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
 class _Totals:
     """What servers have done since they started, together."""
 
-    def __init__(self, cpu_seconds: float, hits: float, misses: float) -> None:
-        self.cpu_seconds = cpu_seconds
-        self.hits = hits
-        self.misses = misses
+    cpu_seconds: float
+    hits: float
+    misses: float
 
     def __sub__(self, other: _Totals) -> _Totals:
         return _Totals(self.cpu_seconds - other.cpu_seconds, self.hits - other.hits, self.misses - other.misses)
@@ -132,26 +135,40 @@ def _read_small(server: tuple[str, str], version: str) -> None:
             connection.read("dm", version)
 
 
-def _compression(server: Server, table: pa.Table) -> Sequence[dict[str, Any]]:
-    """What each codec makes of the table, and the time that takes: medians of rounds in turn."""
-    codecs = (None, "lz4", "zstd")
-    connections = {
-        codec: datom_flight.connect(server.url, STUDY, token=server.token, compression=codec) for codec in codecs
-    }
-    seconds: dict[str | None, list[float]] = {codec: [] for codec in codecs}
+def _compression(stage: Stage, table: pa.Table) -> list[dict[str, Any]]:
+    """What each codec makes of the table, and what that takes: medians of rounds in turn."""
+    (server,) = stage.replicas(1, CACHE_BYTES)
+    server.connection(STUDY).read("lb")
+    reads: dict[str | None, list[_Read]] = {None: [], "lz4": [], "zstd": []}
     for _ in range(ROUNDS):
-        for codec, connection in connections.items():
-            seconds[codec].append(_timed(partial(connection.read, "lb"))[0])
-    for connection in connections.values():
-        connection.close()
+        for codec, taken in reads.items():
+            with datom_flight.connect(server.url, STUDY, token=server.token, compression=codec) as connection:
+                taken.append(_read(server, connection))
+    server.stop()
     return [
         {
             "compression": codec or "none",
             "on the wire, MB": round(_wire_bytes(table, codec) / _MB),
-            "read, s": round(sorted(seconds[codec])[ROUNDS // 2], 2),
+            "server's CPU, s": round(statistics.median(read.server_seconds for read in taken), 2),
+            "client's CPU, s": round(statistics.median(read.client_seconds for read in taken), 2),
+            "read, s": round(statistics.median(read.seconds for read in taken), 2),
         }
-        for codec in codecs
+        for codec, taken in reads.items()
     ]
+
+
+class _Read(NamedTuple):
+    seconds: float
+    server_seconds: float
+    client_seconds: float
+
+
+def _read(server: Server, connection: datom_flight.Connection) -> _Read:
+    before = _totals([server])
+    started, cpu = time.perf_counter(), time.process_time()
+    connection.read("lb")
+    seconds, client_seconds = time.perf_counter() - started, time.process_time() - cpu
+    return _Read(seconds, (_totals([server]) - before).cpu_seconds, client_seconds)
 
 
 def _wire_bytes(table: pa.Table, codec: str | None) -> int:
@@ -159,12 +176,6 @@ def _wire_bytes(table: pa.Table, codec: str | None) -> int:
     with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
         writer.write_table(table)
     return int(sink.size())
-
-
-def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    started = time.perf_counter()
-    result = work()
-    return time.perf_counter() - started, result
 
 
 def _listed(sizes: Sequence[float]) -> list[int]:
