@@ -287,7 +287,7 @@ def test_a_data_plane_that_hangs_is_noticed_and_so_is_its_recovery(scheme: str, 
         server.answering.clear()
         with pulse_of(f"{scheme}://127.0.0.1:{server.port}") as pulse:
             await_condition(lambda: not pulse.beats, 10, "it hangs")
-            assert pulse.problems() == [f"the Flight port has not answered for {pulse.silence:.0f} seconds"]
+            assert pulse.problems()[0].startswith("the Flight port has not answered for ")
             server.answering.set()
             await_condition(lambda: not pulse.problems(), 10, "it answers")
             server.answering.clear()
