@@ -417,3 +417,16 @@ def answering_everything(headers: Mapping[str, str], body: bytes) -> Iterator[st
         yield f"http://127.0.0.1:{answering.server_port}"
         answering.shutdown()
         thread.join()
+
+
+@pytest.mark.parametrize("on", ["GET /", "PUT /"])
+def test_an_answer_that_breaks_off_while_it_says_what_is_wrong_is_asked_for_again(
+    store: S3Store, proxy: FaultyProxy, on: str
+) -> None:
+    broken = Fault(on=on, status=404, says=b"<Error><Code>NoSuchKey</Code></Error>", cut_after=10)
+    calls: dict[str, Callable[[str], object]] = {"GET /": store.read, "PUT /": lambda key: store.put(key, TEXT)}
+    proxy.inject(replace(broken, times=1))
+    calls[on](DOCUMENT)
+    proxy.inject(broken)
+    with refused("store_unreachable"):
+        calls[on](DOCUMENT)

@@ -7,7 +7,7 @@ import http.server
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
@@ -31,7 +31,7 @@ class Fault:
         status: answered instead of passing the request on.
         says: the body of that answer.
         silent_seconds: before the answer begins.
-        cut_after: bytes of the body that are sent before the connection ends.
+        cut_after: bytes of the body that are sent before the connection ends; with RST if it is that of `status`.
         reset: whether it ends with RST; else it ends as if all had been said.
         altered_at: the byte of the body that is changed.
         drip_seconds: before each byte of the body.
@@ -56,11 +56,13 @@ class FaultyProxy:
         url: where it listens.
         requests: ``METHOD /path`` of each request, in order of arrival, those that fail included.
         headers: of each of them.
+        weather: asked what happens to each request while nothing is injected.
     """
 
     def __init__(self, upstream: str) -> None:
         self.requests: list[str] = []
         self.headers: list[Message] = []
+        self.weather: Callable[[str], Fault] = lambda request: Fault()
         self._upstream = urlsplit(upstream).netloc
         self._fault: Fault | None = None
         self._left = 0
@@ -88,7 +90,9 @@ class FaultyProxy:
             self.requests.append(request)
             self.headers.append(headers)
             fault = self._fault
-            if fault is None or fault.on not in request or self._left == 0:
+            if fault is None:
+                return self.weather(request), self._healed
+            if fault.on not in request or self._left == 0:
                 return Fault(), self._healed
             self._left -= 1
             return fault, self._healed
@@ -143,9 +147,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         proxy = self.server.proxy
-        length = int(self.headers.get("Content-Length", 0))
         fault, healed = proxy._meet(f"{self.command} {self.path}", self.headers)
-        body = self.rfile.read(length if fault.reset_at is None else min(length, fault.reset_at))
+        body = self._body(fault.reset_at)
         if fault.reset_at is not None:
             self.close_connection = True
             self._reset()
@@ -153,11 +156,27 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault.silent_seconds:
             healed.wait(fault.silent_seconds)
         if fault.status is not None:
-            self._answer(fault.status, [], fault.says, str(len(fault.says)))
+            self._answer(fault.status, [], fault.says[: fault.cut_after], str(len(fault.says)))
+            if fault.cut_after is not None:
+                self.close_connection = True
+                self._reset()
         else:
             self._relay(fault, healed, *self._ask(proxy._upstream, body))
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on  # noqa: N815 - the base class calls them so
+
+    def _body(self, most: int | None) -> bytes:
+        """What the request carries, in chunks or not; `most` bytes of it if that is given."""
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            length = int(self.headers.get("Content-Length", 0))
+            return self.rfile.read(length if most is None else min(length, most))
+        body = b""
+        while (most is None or len(body) < most) and (size := int(self.rfile.readline().partition(b";")[0], 16)):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        if most is None:
+            self.rfile.readline()
+        return body
 
     def _ask(self, upstream: str, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
         connection = http.client.HTTPConnection(upstream, timeout=_UPSTREAM_SECONDS)
@@ -165,7 +184,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             # The headers as they came, Host included: the signature covers it.
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
-                connection.putheader(name, value)
+                if name.lower() != "transfer-encoding":
+                    connection.putheader(name, value)
+            if "Transfer-Encoding" in self.headers:
+                connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body or None)
             response = connection.getresponse()
             return response, response.read()

@@ -6,6 +6,7 @@ import re
 
 import botocore.exceptions as aws
 import pyarrow as pa
+from urllib3.exceptions import HTTPError
 
 _THROTTLED = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout"})
 _DAMAGED_UNDER_WAY = frozenset({"BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"})
@@ -21,9 +22,9 @@ _NO_CREDENTIALS = (
     aws.ProfileNotFound,
 )
 _TIMEOUTS = (TimeoutError, aws.ReadTimeoutError, aws.ConnectTimeoutError)
-_INTERRUPTED = (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, aws.FlexibleChecksumError)
-FAILURES = (aws.BotoCoreError, aws.ClientError, pa.ArrowException, OSError)
-"""What boto3 and pyarrow raise."""
+_INTERRUPTED = (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, aws.FlexibleChecksumError, HTTPError)
+FAILURES = (aws.BotoCoreError, aws.ClientError, HTTPError, pa.ArrowException, OSError)
+"""What boto3, what it lets through of urllib3 where the body of a refusal breaks off, and pyarrow raise."""
 
 # What pyarrow's errors, which are prose, hold of the AWS SDK's own.
 _SDK_ERROR = re.compile(r"AWS Error ([A-Z0-9_]+) ")
