@@ -11,6 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.flight as fl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import datom_flight
 from datom_flight import Connection, DatomError
@@ -23,9 +25,8 @@ REUSE = "arrow-flight-reuse-connection://?"
 MIB = 1024 * 1024
 
 Read = Callable[[Connection], pa.Table]
-READS = pytest.mark.parametrize(
-    "read", [lambda conn: conn.read("dm"), lambda conn: conn.scan("dm").read_all()], ids=["read", "scan"]
-)
+WAYS: list[Read] = [lambda conn: conn.read("dm"), lambda conn: conn.scan("dm").read_all()]
+READS = pytest.mark.parametrize("read", WAYS, ids=["read", "scan"])
 
 
 def gets(server: WireServer) -> int:
@@ -176,6 +177,27 @@ def test_a_token_that_was_sent_encrypted_is_not_sent_in_the_clear(replicas: list
         with datom_flight.connect(url, token="", tls_root_certs=certificate) as conn:
             assert is_whole(conn.read("dm"), 40)
     assert not plain.calls
+
+
+FAULTS = st.lists(st.tuples(st.booleans(), st.integers(0, 7)), max_size=4)
+
+
+@settings(max_examples=20)
+@given(count=st.integers(0, 200), streams=st.integers(2, 4), faults=st.tuples(FAULTS, FAULTS))
+def test_no_row_is_lost_or_doubled_whichever_replicas_break(
+    count: int, streams: int, faults: tuple[list[tuple[bool, int]], list[tuple[bool, int]]]
+) -> None:
+    with WireServer(streams=streams) as first, WireServer(streams=streams) as second:
+        for server in (first, second):
+            server.put("dm", rows(count))
+        first.locations = [[first.url, second.url, REUSE], [second.url, first.url, REUSE]]
+        with datom_flight.connect(first.url, token="") as conn:
+            for read in WAYS:
+                for server, broken in zip((first, second), faults, strict=True):
+                    server.faults.break_after = [after if breaks else None for breaks, after in broken]
+                    server.faults.cut_after = [None if breaks else after for breaks, after in broken]
+                table = read(conn)
+                assert table.equals(rows(count).cast(table.schema))
 
 
 def test_letting_go_of_a_scan_ends_all_its_threads(replicas: list[WireServer]) -> None:
