@@ -16,7 +16,6 @@ from datom_flight_server.flight.sql.catalog import (
     TABLES_WITH_SCHEMA_SCHEMA,
     Filter,
     SqlCatalog,
-    default_project,
 )
 from support.catalogs import reader, sql_catalog
 from support.stores import write_store
@@ -190,21 +189,23 @@ def test_a_project_that_cannot_be_listed_hides_no_other_and_alone_says_why(folde
 
 
 @pytest.mark.parametrize(
-    ("project", "schemas", "expected"),
+    ("project", "visible", "expected"),
     [
-        (None, ["A"], "A"),
-        (None, ["A", "B"], None),
-        (None, [], None),
-        ("", ["A", "B"], None),
-        ("B", ["A", "B"], "B"),
+        (None, ["SETS"], "SETS"),
+        (None, ["SETS", "STUDY_001"], None),
+        (None, ["STUDY_009"], None),
+        ("", ["SETS", "STUDY_001"], None),
+        ("STUDY_001", ["SETS", "STUDY_001"], "STUDY_001"),
     ],
 )
 def test_the_project_without_a_prefix_is_the_session_s_or_the_only_one(
-    project: str | None, schemas: list[str], expected: str | None
+    catalog: SqlCatalog, project: str | None, visible: list[str], expected: str | None
 ) -> None:
-    assert default_project(Session(project), schemas) == expected
+    assert catalog.project_of(reader(*visible), Session(project)) == expected
 
 
-def test_a_session_s_project_must_be_one_that_the_caller_may_see() -> None:
-    with pytest.raises(NotFoundError):
-        default_project(Session("B"), ["A"])
+@pytest.mark.parametrize("project", ["STUDY_002", "STUDY_009"])
+def test_a_session_s_project_must_be_one_that_the_caller_may_see(catalog: SqlCatalog, project: str) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        catalog.project_of(reader("STUDY_001", "STUDY_009"), Session(project))
+    assert caught.value.message == f'no project "{project}"'

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datom_flight.protocol.errors import DatomError
+from datom_flight_server.auth.base import no_such_project
 from datom_flight_server.flight.session import Carried, Session, Sessions, split_bearer
 from datom_flight_server.flight.sql import flight_pb2 as messages
 from datom_flight_server.flight.sql.options import options_of, with_options
@@ -121,6 +122,13 @@ def test_an_instant_asked_for_goes_before_that_of_the_transaction(session: Sessi
     assert session.instant == instant
 
 
+def only_one(session: Session) -> str:
+    """STUDY_001, which is all that the caller may see."""
+    if session.project not in (None, "", "STUDY_001"):
+        raise no_such_project(session.project)
+    return "STUDY_001"
+
+
 def test_options_are_taken_one_by_one() -> None:
     asked = messages.SetSessionOptionsRequest(
         session_options={
@@ -130,7 +138,7 @@ def test_options_are_taken_one_by_one() -> None:
             "other": VALUE(string_value="x"),
         }
     )
-    session, result = with_options(Session(began="2026-01-01"), asked, ["STUDY_001"])
+    session, result = with_options(Session(began="2026-01-01"), asked, only_one)
     assert session == Session("STUDY_001", None, "2026-01-01")
     assert {name: error.value for name, error in result.errors.items()} == {
         "datom.as_of": messages.SetSessionOptionsResult.INVALID_VALUE,
@@ -152,27 +160,27 @@ def test_options_are_taken_one_by_one() -> None:
 def test_a_value_that_an_option_cannot_have_changes_nothing(name: str, value: messages.SessionOptionValue) -> None:
     before = Session("STUDY_001", "2026-01-15")
     asked = messages.SetSessionOptionsRequest(session_options={name: value})
-    session, result = with_options(before, asked, ["STUDY_001"])
+    session, result = with_options(before, asked, only_one)
     assert session == before
     assert result.errors[name].value == messages.SetSessionOptionsResult.INVALID_VALUE
 
 
 def test_an_option_is_taken_back_where_it_came_from_a_header_too() -> None:
     asked = messages.SetSessionOptionsRequest(session_options={"schema": VALUE(), "datom.as_of": VALUE()})
-    session, result = with_options(Session("STUDY_001", "2026-01-15"), asked, ["STUDY_001"])
+    session, result = with_options(Session("STUDY_001", "2026-01-15"), asked, only_one)
     assert not result.errors
     header = Session("STUDY_001", "2026-01-15")
     assert session.over(header) == replace(header, project="", as_of="")
 
 
 def test_options_say_what_holds_now() -> None:
-    options = options_of(Session(as_of="2026-01-15"), ["STUDY_001"]).session_options
+    options = options_of(Session(as_of="2026-01-15"), only_one).session_options
     assert {name: value.string_value for name, value in options.items()} == {
         "catalog": "datom",
         "schema": "STUDY_001",
         "datom.as_of": "2026-01-15",
     }
-    assert set(options_of(Session(as_of=""), ["STUDY_001", "STUDY_002"]).session_options) == {"catalog"}
+    assert set(options_of(Session(as_of=""), lambda session: None).session_options) == {"catalog"}
 
 
 @given(SESSIONS)

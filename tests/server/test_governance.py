@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from datom_flight.protocol.errors import DatomError, UnavailableError
+from datom_flight.protocol.errors import DatomError, NotFoundError, UnavailableError
+from datom_flight_server.flight.session import Session
 from datom_flight_server.governance.configured import ConfiguredProjects, project_source
 from datom_flight_server.governance.repository import GovernanceRepository
 from datom_flight_server.model import DataLocation, Project, S3Access
 from datom_flight_server.settings import Settings
+from support.catalogs import reader, sql_catalog_of
 from support.expected import FIXTURES
 from support.git import clone_governance, git
 from support.git_http import git_server
@@ -107,6 +109,14 @@ def test_a_new_project_is_found_at_once_by_name(organisation: Organisation, open
     found = source.find("STUDY_003")
     assert found is not None
     assert found.location.root == "/data/3"
+
+
+def test_a_new_project_is_queried_at_once(organisation: Organisation, opened: Open, tmp_path: Path) -> None:
+    catalog = sql_catalog_of(opened(organisation.repository), tmp_path / "cache")
+    with pytest.raises(NotFoundError):
+        catalog.project_of(reader(), Session("STUDY_003"))
+    organisation.register("STUDY_003", local("/data/3"))
+    assert catalog.project_of(reader(), Session("STUDY_003")) == "STUDY_003"
 
 
 def test_a_new_project_appears_by_itself(organisation: Organisation, opened: Open) -> None:

@@ -55,7 +55,10 @@ class Session:
     def over(self, other: Session) -> Session:
         """These settings, and those of `other` where there are none."""
         settled = self.settled()
-        return Session(**(other.settled() | settled)) if settled else other
+        if not settled:
+            return other
+        together = other.settled() | settled
+        return self if together == settled else Session(**together)
 
     def settled(self) -> dict[str, str]:
         """The settings there are, by name; `of` reads them."""

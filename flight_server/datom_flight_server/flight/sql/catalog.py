@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datom_flight.protocol.errors import DatomError, NotFoundError
+from datom_flight.protocol.errors import DatomError
 
 from ...auth.base import Policy
-from ...model import Kind, Principal
+from ...model import Kind, Principal, Role
 from ...sql.types import normal_type, type_name
 from ...versions.payloads import Payloads
 from ...versions.projects import Projects
@@ -94,6 +94,19 @@ class SqlCatalog:
         """The projects that `principal` may see, in name order."""
         return [name for name in self._projects.names() if self._policy.visible(principal, name)]
 
+    def project_of(self, principal: Principal, session: Session) -> str | None:
+        """The project whose tables need no prefix: the session's, else the only one there is for the caller.
+
+        Raises:
+            DatomError: ``not_found`` when the session's is none that `principal` may see; as `Projects.catalog`.
+        """
+        if session.project:
+            self._policy.authorise(principal, session.project, Role.READER)
+            self._projects.catalog(session.project)
+            return session.project
+        schemas = self.schemas_of(principal)
+        return schemas[0] if len(schemas) == 1 else None
+
     def catalogs(self) -> pa.RecordBatch:
         """The one catalog."""
         return pa.RecordBatch.from_pylist([{"catalog_name": CATALOG}], schema=CATALOGS_SCHEMA)
@@ -165,19 +178,6 @@ class SqlCatalog:
             schema = pa.schema([])
         fields = [_described(field, project, table) for field in schema]
         return schema_bytes(pa.schema(fields, metadata=schema.metadata))
-
-
-def default_project(session: Session, schemas: Sequence[str]) -> str | None:
-    """The project whose tables need no prefix: the session's, else the only one there is for the caller.
-
-    Raises:
-        NotFoundError: when the session's is not among `schemas`.
-    """
-    if not session.project:
-        return schemas[0] if len(schemas) == 1 else None
-    if session.project not in schemas:
-        raise NotFoundError(f'no project "{session.project}"', hint="see the schemas of the catalog")
-    return session.project
 
 
 def _like(names: list[str], pattern: str | None) -> list[str]:

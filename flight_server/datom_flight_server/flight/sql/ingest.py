@@ -20,7 +20,7 @@ from ...versions.tables import Selection, StoredTable
 from ..middleware import Request
 from ..writes import Writes, rows_of
 from . import flight_sql_pb2 as messages
-from .catalog import CATALOG, SqlCatalog, default_project
+from .catalog import CATALOG, SqlCatalog
 
 _DISCARDED_BYTES = 32 * 1024 * 1024
 
@@ -116,7 +116,7 @@ class Ingest:
             raise DatomError.of("not_found", f'no catalog "{asked.catalog[:80]}"', hint=f'the one is "{CATALOG}"')
         if asked.schema:
             return validate_name(asked.schema, "project")
-        project = default_project(request.session, self._catalog.schemas_of(request.principal))
+        project = self._catalog.project_of(request.principal, request.session)
         if project is None:
             raise InvalidRequestError(
                 f'"{asked.table[:80]}" is to be written to no project',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -229,13 +230,14 @@ class FlightSql:
 
     def _set_options(self, request: Request, body: bytes, add_header: AddHeader) -> bytes:
         asked = parsed(body, flight_messages.SetSessionOptionsRequest)
-        schemas = self._catalog.schemas_of(request.principal)
-        session, result = with_options(request.carried.session, asked, schemas)
+        project_of = partial(self._catalog.project_of, request.principal)
+        session, result = with_options(request.carried.session, asked, project_of)
         self._settle(request, session, add_header)
         return result.SerializeToString()
 
     def _get_options(self, request: Request, body: bytes, add_header: AddHeader) -> bytes:
-        return options_of(request.session, self._catalog.schemas_of(request.principal)).SerializeToString()
+        project_of = partial(self._catalog.project_of, request.principal)
+        return options_of(request.session, project_of).SerializeToString()
 
     def _close_session(self, request: Request, body: bytes, add_header: AddHeader) -> bytes:
         closed = flight_messages.CloseSessionResult.CLOSED

@@ -22,7 +22,7 @@ from ..session import Session
 from ..streams import row_stream
 from . import flight_sql_pb2 as messages
 from .asking import Asked, query_of
-from .catalog import SqlCatalog, default_project
+from .catalog import SqlCatalog
 from .handles import Handles
 from .messages import packed
 from .prepared import Prepared
@@ -45,8 +45,8 @@ class SqlStatements:
 
     def prepare(self, request: Request, query: str, transaction: bytes | None) -> Prepared:
         """`query` with what the transaction and the session settle; nothing of it is looked at yet."""
-        began = None if transaction is None else instant_of(transaction)
-        return Prepared(query, Session(began=began).over(request.session))
+        began = Session() if transaction is None else Session(began=instant_of(transaction))
+        return Prepared(query, began.over(request.session))
 
     def plan(self, request: Request, asked: Asked) -> Plan:
         """The plan of a query, under the caller's rights; raises as the planner does."""
@@ -57,7 +57,7 @@ class SqlStatements:
             plan = self._statements.plan(
                 request.principal,
                 query.text,
-                project=default_project(session, self._catalog.schemas_of(request.principal)),
+                project=self._catalog.project_of(request.principal, session),
                 as_of=session.instant,
                 pins=query.pins,
                 parameters=query.parameters,
