@@ -27,12 +27,16 @@ STREAM_SECONDS = 300.0
 WRITE_SECONDS = 3600.0
 
 RETRY_SECONDS = 10.0
-"""How long one server is asked again and again; what fails after more than that has been waited for enough."""
+"""How long is waited, in all, between attempts of one call."""
+BUSY_SECONDS = 60.0
+"""How long for a server that is at a limit."""
 
 CONCURRENT_LOOKUPS = 8
 """How many tables are asked about at a time."""
 
 _MORE_ATTEMPTS = 4
+_PASSING = frozenset({"unavailable", "store_unreachable", "mirror_pending"})
+"""Codes of what comes back by itself: a server that restarts, a storage that cannot be reached for a moment."""
 _MAX_THREADS = 64
 _LONG_ACTIONS = frozenset({"datom.prefetch", "datom.validate", "datom.write_set"})
 
@@ -57,6 +61,7 @@ class Calls:
         self.replicas.authorisation.token = credential.token
         self._credential = credential
         self.timeout = timeout
+        self._answered = False
         # Calls run in threads of their own, because pyarrow's cannot be interrupted: Ctrl-C ends the wait at once.
         self._threads = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="datom-flight")
 
@@ -121,15 +126,23 @@ class Calls:
                 raise
         return self._attempt(call, seconds, replica, headers, self._credential.token())
 
-    def retried(self, attempt: Callable[[], T], progressed: Callable[[], bool] = lambda: False, servers: int = 1) -> T:
-        """What `attempt` gives, tried again while its failure is of a retryable code, a few times at most.
+    def retried(
+        self,
+        attempt: Callable[[], T],
+        progressed: Callable[[], bool] = lambda: False,
+        servers: int = 1,
+        seconds: float = ACTION_SECONDS,
+    ) -> T:
+        """What `attempt` gives, tried again while its failure is of a retryable code, within the deadline.
 
-        Other replicas are tried at once, the same one again after a pause: within `RETRY_SECONDS`, and not after a
-        deadline that passed, unless the attempt had `progressed`. A server that is ``overloaded`` is asked again when
-        it says that there may be room, as often as that fits into the deadline.
+        Other replicas are tried at once, the same one again after a pause. Pauses add up to `RETRY_SECONDS` at most; to
+        `BUSY_SECONDS` where a server is ``overloaded``, which is asked when it says that there may be room. After a
+        deadline that passed there is no other attempt, unless the last one had `progressed`. Before any server has
+        answered there are only a few: the address may be wrong.
 
         Args:
             servers: how many the attempts go to, where those are more than the connection's own.
+            seconds: the deadline of all attempts together, unless the connection has one for all calls.
         """
         replicas = max(servers, len(self.replicas.urls))
         jitter = wait_random_exponential(multiplier=0.1, max=2)
@@ -143,14 +156,17 @@ class Calls:
                 return False
             if state.attempt_number < replicas:
                 return True
-            waited = state.seconds_since_start or 0
             if error.code == "overloaded":
-                return waited + _told_to_wait(state) < (self.timeout or ACTION_SECONDS)
-            if state.attempt_number >= replicas + _MORE_ATTEMPTS:
+                most = min(BUSY_SECONDS, self.timeout or seconds)
+                return state.idle_for + _told_to_wait(state) < most
+            if state.attempt_number >= replicas + _MORE_ATTEMPTS and not (self._answered and error.code in _PASSING):
                 return False
-            return progressed() or (error.code != "timeout" and waited < RETRY_SECONDS)
+            in_time = state.idle_for < RETRY_SECONDS and (state.seconds_since_start or 0) < (self.timeout or seconds)
+            return progressed() or (error.code != "timeout" and in_time)
 
-        return Retrying(retry=again, wait=pause)(attempt)
+        found = Retrying(retry=again, wait=pause)(attempt)
+        self._answered = True
+        return found
 
     def _results(self, name: str, body: Mapping[str, Any], headers: Headers = ()) -> list[bytes]:
         action = fl.Action(name, encode_request(body, name))

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pyarrow as pa
 
-from .calls import Calls, concurrently
+from .calls import STREAM_SECONDS, Calls, concurrently
 from .plans import Part, Plan
 from .protocol.errors import DatomError, UnavailableError
 from .protocol.messages import ReadRequest
@@ -53,7 +53,9 @@ def read_table(calls: Calls, plan: Plan) -> pa.Table:
 
     A few streams run side by side; a dictionary column has one dictionary.
     """
-    return _read(calls, plan) if plan.is_repeatable else calls.retried(lambda: _read(calls, plan))
+    return (
+        _read(calls, plan) if plan.is_repeatable else calls.retried(lambda: _read(calls, plan), seconds=STREAM_SECONDS)
+    )
 
 
 def _read(calls: Calls, plan: Plan) -> pa.Table:
@@ -90,7 +92,7 @@ class _Lane:
 
     def __init__(self, calls: Calls, stream: TicketStream, is_repeatable: bool, pulls: int) -> None:
         self.stream = stream
-        self._first = stream.pull if is_repeatable else lambda: calls.retried(stream.pull)
+        self._first = stream.pull if is_repeatable else lambda: calls.retried(stream.pull, seconds=STREAM_SECONDS)
         # At least two, see `close`.
         self._pulled: queue.Queue[list[pa.RecordBatch] | BaseException] = queue.Queue(pulls)
         threading.Thread(target=self._fill, name="datom-flight-lane", daemon=True).start()

@@ -69,7 +69,10 @@ class TicketStream:
         if not self._is_repeatable:
             return self._try()
         return self._calls.retried(
-            self._try, lambda: self.received > self._received_before, servers=len(self._locations) + 1
+            self._try,
+            lambda: self.received > self._received_before,
+            servers=len(self._locations) + 1,
+            seconds=STREAM_SECONDS,
         )
 
     def close(self) -> None:

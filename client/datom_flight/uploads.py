@@ -57,7 +57,9 @@ def upload(calls: Calls, request: WriteRequest, rows: RowSource) -> WriteReceipt
     """
     sending = _Upload(request, rows)
     try:
-        answer = calls.retried(lambda: calls.attempt(sending.send, WRITE_SECONDS), progressed=sending.broke_off)
+        answer = calls.retried(
+            lambda: calls.attempt(sending.send, WRITE_SECONDS), progressed=sending.broke_off, seconds=WRITE_SECONDS
+        )
     except _FinalError as final:
         failure = final.reason
     except ConflictError as error:

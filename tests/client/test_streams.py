@@ -117,13 +117,20 @@ def test_a_refusal_in_mid_stream_that_cannot_pass_is_not_retried(server: WireSer
     assert gets(server) == 0
 
 
+def test_a_storage_that_is_gone_for_a_moment_is_waited_for(server: WireServer, conn: Connection) -> None:
+    server.put("dm", rows(20))
+    conn.whoami()
+    server.faults.refusals = [DatomError.of("store_unreachable", "the storage is gone")] * 6
+    assert conn.read("dm").num_rows == 20
+
+
 def busy(seconds: float) -> DatomError:
     return DatomError.of("overloaded", "at the limit", fields={"retry_after_seconds": seconds})
 
 
 def test_a_busy_server_is_asked_again_as_often_as_the_deadline_allows(server: WireServer, conn: Connection) -> None:
     server.put("dm", rows(20))
-    server.faults.refusals = [busy(0.01)] * 8
+    server.faults.refusals = [busy(0.01)] * 6
     assert conn.read("dm").num_rows == 20
     assert server.faults.refusals == []
 
