@@ -140,6 +140,17 @@ def test_the_ranges_of_a_large_table_are_its_rows_in_file_order(tmp_path: Path) 
         assert table.ranges(Selection(limit=10)) == [(0, 7)]
 
 
+def test_ranges_in_which_no_row_can_match_are_left_out(tmp_path: Path) -> None:
+    large = pa.table({"n": pa.array(range(3_500_000), pa.int32())})
+    with stored(tmp_path, large, row_group_size=500_000) as table:
+        for wanted, ranges in (
+            (pc.field("n") == 1_200_000, [(2, 4)]),
+            (pc.field("n") >= 2_900_000, [(4, 6), (6, 7)]),
+            (pc.field("n") < 0, [(0, 2)]),
+        ):
+            assert table.ranges(Selection(predicate=wanted, predicate_columns=("n",), pruning=wanted)) == ranges
+
+
 def test_row_groups_beyond_the_file_are_refused(tmp_path: Path, numbers: pa.Table) -> None:
     with stored(tmp_path, numbers) as table, pytest.raises(DatomError) as refused:
         rows_of(table, row_groups=(0, 2))

@@ -150,7 +150,7 @@ class StoredTable:
     def ranges(self, selection: Selection) -> list[tuple[int, int]]:
         """The row groups that `selection` reads, split into ranges worth a stream of their own, in file order.
 
-        At least one range, even where the table has no row group.
+        At least one range, even where nothing is to be read. The ranges of a condition are some of those without it.
         """
         end = self.num_row_groups
         if selection.limit is not None or end == 0:
@@ -167,7 +167,10 @@ class StoredTable:
                 first, rows, size = index + 1, 0, 0
         if first < end:
             ranges.append((first, end))
-        return ranges
+        if selection.pruning is None:
+            return ranges
+        left = self._parquet.matching(range(end), selection.pruning)
+        return [part for part in ranges if any(part[0] <= group < part[1] for group in left)] or ranges[:1]
 
     def batches(self, selection: Selection) -> Generator[pa.RecordBatch, None, None]:
         """The rows of `selection`, in file order, each batch of ``schema_of(selection.columns)``; see `runs`."""
