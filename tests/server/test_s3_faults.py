@@ -124,6 +124,14 @@ def test_a_storage_that_is_busy_at_first_is_asked_again(
     assert call(store) == well
 
 
+def test_requests_that_are_sent_again_are_counted(store: S3Store, proxy: FaultyProxy, clients: S3Clients) -> None:
+    before = clients.retries
+    store.read(DOCUMENT)
+    proxy.inject(Fault(status=503, times=2))
+    store.read(DOCUMENT)
+    assert clients.retries == before + 2
+
+
 @every_call
 @pytest.mark.parametrize("status", [500, 503])
 def test_a_storage_that_keeps_failing_is_unreachable(

@@ -57,8 +57,24 @@ def test_a_remote_that_is_away_is_a_problem_until_it_is_back(tmp_path: Path) -> 
     with reconciling(tmp_path, place) as writers:
         shutil.move(place.remote, tmp_path / "elsewhere.git")
         await_condition(lambda: any("store_unreachable" in problem for problem in writers.problems()), 10, "a problem")
+        lag = writers.lags()["WHOLE"]
+        await_condition(lambda: writers.lags()["WHOLE"] > lag + 0.2, 10, "the lag grows")
         shutil.move(tmp_path / "elsewhere.git", place.remote)
         await_condition(lambda: not writers.problems(), 10, "no problem any more")
+        await_condition(lambda: writers.lags()["WHOLE"] < 0.2, 10, "the lag is gone")
+
+
+def test_a_project_that_is_gone_lags_no_more(tmp_path: Path) -> None:
+    place = empty_place(tmp_path / "a", "WHOLE")
+    projects = [project_of(place)]
+    writers = Writers(lambda: projects, Repositories(tmp_path / "clones").open, store_of, reconcile_seconds=0.05)
+    writers.start()
+    try:
+        await_condition(lambda: "WHOLE" in writers.lags(), 10, "it is reconciled")
+        projects.clear()
+        assert writers.lags() == {}
+    finally:
+        writers.close()
 
 
 def test_a_project_has_one_writer_until_its_settings_change(tmp_path: Path) -> None:

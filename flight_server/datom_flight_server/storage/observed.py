@@ -82,8 +82,13 @@ class ObservedStore:
                 if item is None:
                     return
                 yield item
+        except GeneratorExit:
+            raise  # the caller has enough
         except DatomError as error:
             code = error.code
+            raise
+        except BaseException:
+            code = "internal"
             raise
         finally:
             self._outcomes.add(operation, code, seconds)

@@ -86,7 +86,8 @@ class Writers:
 
     def lags(self) -> dict[str, float]:
         """For each project that is reconciled, the seconds since its storage was known to say what git says."""
-        return {name: time.monotonic() - agreed for name, agreed in self._agreed.copy().items()}
+        agreed, now = self._agreed.copy(), time.monotonic()
+        return {project.name: now - agreed[project.name] for project in self._projects() if project.name in agreed}
 
     def _run(self) -> None:
         while not self._closed.is_set():
