@@ -169,7 +169,7 @@ def _serve(
     for number in _STOP_SIGNALS:
         signal.signal(number, lambda number, _: _end(128 + number))
     if not app.stop():
-        _complain("streams were still running at the end of the grace period, and were cut")
+        _log.warning("streams were still running at the end of the grace period, and were cut")
 
 
 def _renew(app: App, read_again: Callable[[], Settings]) -> None:
