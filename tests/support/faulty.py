@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from email.message import Message
 from typing import Any
@@ -59,7 +59,8 @@ class FaultyProxy:
         weather: asked what happens to each request while nothing is injected.
     """
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, one_at_a_time: bool = False) -> None:
+        self._alone: AbstractContextManager[object] = threading.Lock() if one_at_a_time else nullcontext()
         self.requests: list[str] = []
         self.headers: list[Message] = []
         self.weather: Callable[[str], Fault] = lambda request: Fault()
@@ -99,9 +100,14 @@ class FaultyProxy:
 
 
 @contextmanager
-def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
-    """A proxy in front of the server at the URL `upstream`, on a free port; it is stopped at the end."""
-    proxy = FaultyProxy(upstream)
+def faulty_proxy(upstream: str, *, one_at_a_time: bool = False) -> Iterator[FaultyProxy]:
+    """A proxy in front of the server at the URL `upstream`, on a free port; it is stopped at the end.
+
+    Args:
+        one_at_a_time: whether a request waits for the one before it. rclone, unlike S3, has no object for a moment when
+            one is put in another's place.
+    """
+    proxy = FaultyProxy(upstream, one_at_a_time)
     serving = threading.Thread(target=proxy._server.serve_forever, args=(0.05,))
     serving.start()
     try:
@@ -161,7 +167,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.close_connection = True
                 self._reset()
         else:
-            self._relay(fault, healed, *self._ask(proxy._upstream, body))
+            with proxy._alone:
+                answer = self._ask(proxy._upstream, body)
+            self._relay(fault, healed, *answer)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on  # noqa: N815 - the base class calls them so
 
