@@ -15,6 +15,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 import datom_flight
+from support.adbc import adbc
 from support.collector import Collector, collector
 from support.management import ManagementPort
 from support.server import SECRET, Server, await_condition, running, write_config
@@ -107,10 +108,25 @@ def keep_busy(busy: Busy, developer: str, reader: str) -> None:
             refused(busy, lambda where=where: conn.read("dm", where=where))
         refused(busy, lambda: conn.read("dm", limit=-1))
         refused(busy, lambda: conn.read("nothing"))
+    with (
+        adbc(server, developer, autocommit=True, headers={"x-datom-project": PROJECT}) as driver,
+        driver.cursor() as cursor,
+    ):
+        cursor.execute(f"SELECT count(*) FROM dm WHERE USUBJID <> '{LITERAL}'")
+        cursor.fetch_arrow_table()
+        cursor.execute("SELECT count(*) FROM dm WHERE USUBJID <> ?", (LITERAL,))
+        cursor.fetch_arrow_table()
+        cursor.adbc_ingest("ex", DM, mode="create")
+        for query in (f"DELETE FROM dm WHERE USUBJID = '{LITERAL}'", f"SELECT '{LITERAL}' +"):
+            with pytest.raises(Exception, match=r"(?i)sql_error|unsupported"):
+                cursor.execute(query)
     for token in (BAD_TOKEN, reader[:-4] + "AAAA"):
         busy.tokens.append(token)
         refused(busy, lambda token=token: server.connect(PROJECT, token=token).read("dm"))
     with server.raw() as client:
+        client.authenticate_basic_token("ann", reader)
+        with pytest.raises(fl.FlightUnauthenticatedError):
+            client.authenticate_basic_token("ann", BAD_TOKEN)
         options = server.call_options(reader)
         for ticket in (b'{"project": "' + LITERAL.encode(), LITERAL.encode(), b'{"project": "X\\n1", "table": "dm"}'):
             with pytest.raises(fl.FlightError):
@@ -193,16 +209,16 @@ def test_the_metrics_are_those_documented(busy: Busy) -> None:
 def test_metrics_count_what_was_asked(busy: Busy) -> None:
     value = busy.port.value
     requests = "datom_flight_requests_total"
-    assert value(requests, verb="do_put", code="ok", project=PROJECT) == 4
-    assert value(requests, code="unauthenticated") == 2
+    assert value(requests, verb="do_put", code="ok", project=PROJECT) == 5
+    assert value(requests, code="unauthenticated") == 3
     assert value(requests, code="integrity_mismatch", project=PROJECT) == 1
     assert value("datom_flight_verification_failures_total", source="storage") >= 1
-    assert value("datom_flight_rows_total", verb="do_put", project=PROJECT) == 3 * DM.num_rows + 2
+    assert value("datom_flight_rows_total", verb="do_put", project=PROJECT) == 4 * DM.num_rows + 2
     assert value("datom_flight_rows_total", verb="do_get", project=PROJECT) >= 3
     assert value("datom_flight_first_batch_seconds_count", verb="do_get") >= 3
     assert value("datom_flight_cache_misses_total", cache="memory") >= 1
-    assert value("datom_flight_storage_call_seconds_count", operation="put_file", code="ok") == 4
-    assert value("datom_flight_git_call_seconds_count", operation="push", code="ok") == 4
+    assert value("datom_flight_storage_call_seconds_count", operation="put_file", code="ok") == 5
+    assert value("datom_flight_git_call_seconds_count", operation="push", code="ok") == 5
     assert value("datom_flight_mirror_lag_seconds", project=PROJECT) < 60
     assert value("datom_flight_ready") == 1
     assert value("datom_flight_process_resident_memory_bytes") > 10**7
