@@ -24,8 +24,6 @@ PREFIX = "datom_flight"
 Labels = TypeVar("Labels", bound=tuple[str, ...])
 
 _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-
-
 _REFUSALS = frozenset({"overloaded", "too_large"})
 
 
