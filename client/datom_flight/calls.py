@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from copy import copy
+from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow.flight as fl
-from tenacity import RetryCallState, Retrying, wait_random_exponential
 
 from .credentials import Credential
 from .failures import TRANSPORT_ERRORS, to_datom_error
 from .protocol.errors import AuthenticationError, DatomError, InternalError, InvalidRequestError
 from .protocol.listings import PACKED, RESULTS_HEADER, unpack
 from .protocol.messages import decode_object, encode_object
-from .replicas import Replica, Replicas
+from .replicas import Replica, Replicas, closed_error
+from .retries import Attempts
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -26,17 +27,9 @@ ACTION_SECONDS = 30.0
 STREAM_SECONDS = 300.0
 WRITE_SECONDS = 3600.0
 
-RETRY_SECONDS = 10.0
-"""How long is waited, in all, between attempts of one call."""
-BUSY_SECONDS = 60.0
-"""How long for a server that is at a limit."""
-
 CONCURRENT_LOOKUPS = 8
 """How many tables are asked about at a time."""
 
-_MORE_ATTEMPTS = 4
-_PASSING = frozenset({"unavailable", "store_unreachable", "mirror_pending"})
-"""Codes of what comes back by itself: a server that restarts, a storage that cannot be reached for a moment."""
 _MAX_THREADS = 64
 _LONG_ACTIONS = frozenset({"datom.prefetch", "datom.validate", "datom.write_set"})
 
@@ -80,7 +73,7 @@ class Calls:
         return self._credential.token()
 
     def close(self) -> None:
-        """Refuse calls from now on, and fail those under way."""
+        """Refuse calls from now on, and fail the reads under way."""
         self.replicas.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -133,38 +126,15 @@ class Calls:
         servers: int = 1,
         seconds: float = ACTION_SECONDS,
     ) -> T:
-        """What `attempt` gives, tried again while its failure is of a retryable code, within the deadline.
-
-        Other replicas are tried at once, the same one again after a pause. Pauses add up to `RETRY_SECONDS` at most; to
-        `BUSY_SECONDS` where a server is ``overloaded``, which is asked when it says that there may be room. After a
-        deadline that passed there is no other attempt, unless the last one had `progressed`. Before any server has
-        answered there are only a few: the address may be wrong.
+        """What `attempt` gives, tried again as `Attempts` says.
 
         Args:
+            progressed: whether the last attempt got somewhere.
             servers: how many the attempts go to, where those are more than the connection's own.
             seconds: the deadline of all attempts together, unless the connection has one for all calls.
         """
-        replicas = max(servers, len(self.replicas.urls))
-        jitter = wait_random_exponential(multiplier=0.1, max=2)
-
-        def pause(state: RetryCallState) -> float:
-            return 0 if state.attempt_number < replicas else _told_to_wait(state) + jitter(state)
-
-        def again(state: RetryCallState) -> bool:
-            error = state.outcome.exception() if state.outcome else None
-            if not isinstance(error, DatomError) or not error.retryable:
-                return False
-            if state.attempt_number < replicas:
-                return True
-            if error.code == "overloaded":
-                most = min(BUSY_SECONDS, self.timeout or seconds)
-                return state.idle_for + _told_to_wait(state) < most
-            if state.attempt_number >= replicas + _MORE_ATTEMPTS and not (self._answered and error.code in _PASSING):
-                return False
-            in_time = state.idle_for < RETRY_SECONDS and (state.seconds_since_start or 0) < (self.timeout or seconds)
-            return progressed() or (error.code != "timeout" and in_time)
-
-        found = Retrying(retry=again, wait=pause)(attempt)
+        servers = max(servers, len(self.replicas.urls))
+        found = Attempts(servers, self.timeout or seconds, self._answered, progressed).make(attempt)
         self._answered = True
         return found
 
@@ -175,7 +145,7 @@ class Calls:
             return [result.body.to_pybytes() for result in replica.client.do_action(action, options)]
 
         seconds = STREAM_SECONDS if name in _LONG_ACTIONS else ACTION_SECONDS
-        return self.retried(lambda: self.attempt(call, seconds, headers=headers))
+        return self.retried(lambda: self.attempt(call, seconds, headers=headers), seconds=seconds)
 
     def _attempt(
         self,
@@ -189,7 +159,7 @@ class Calls:
         options = fl.FlightCallOptions(timeout=self.timeout or seconds, headers=headers)
         # Raised outside the handlers: as a context, Flight's error would keep its frames and their batches alive.
         try:
-            return self._threads.submit(self._carrying, token, call, replica, options).result()
+            return self._in_a_thread(partial(self._carrying, token, call, replica, options))
         except DatomError as error:
             failure = error
         except TRANSPORT_ERRORS as error:
@@ -197,6 +167,17 @@ class Calls:
         if failure.retryable:
             self.replicas.leave(replica)
         raise failure
+
+    def _in_a_thread(self, call: Callable[[], T]) -> T:
+        try:
+            running = self._threads.submit(call)
+        except RuntimeError:
+            # closed since the call began
+            raise closed_error() from None
+        try:
+            return running.result()
+        except CancelledError:
+            raise closed_error() from None
 
     def _carrying(
         self,
@@ -207,13 +188,6 @@ class Calls:
     ) -> T:
         with self.replicas.authorisation.carrying(token):
             return call(replica, options)
-
-
-def _told_to_wait(state: RetryCallState) -> float:
-    """The seconds after which the server that failed said there may be room."""
-    error = state.outcome.exception() if state.outcome else None
-    told = error.fields.get("retry_after_seconds") if isinstance(error, DatomError) else None
-    return max(0.0, told) if isinstance(told, int | float) else 0.0
 
 
 def concurrently(function: Callable[[T], U], items: Iterable[T], most: int) -> list[U]:

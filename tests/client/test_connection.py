@@ -426,7 +426,7 @@ def test_after_a_deadline_only_another_replica_is_asked(server: WireServer) -> N
 def test_a_server_that_takes_long_to_fail_is_not_asked_for_ever(
     server: WireServer, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("datom_flight.calls.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("datom_flight.retries.RETRY_SECONDS", 0.0)
     server.faults.refusals = [DatomError.of("store_unreachable", "the storage does not answer")] * 2
     assert refusal(conn.history, "dm").code == "store_unreachable"
     assert len(server.faults.refusals) == 1

@@ -265,7 +265,7 @@ def test_a_table_whose_receipt_was_lost_is_sent_again(server: WireServer, conn: 
 def test_a_long_write_that_is_cut_is_sent_again(
     server: WireServer, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("datom_flight.calls.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("datom_flight.retries.RETRY_SECONDS", 0.0)
     batch = pa.record_batch({"x": np.arange(400_000.0)})
     server.faults.refuse_after = [(15, DatomError.of("unavailable", "the server is stopping"))]
     conn.write("dm", pa.Table.from_batches([batch] * 20))
