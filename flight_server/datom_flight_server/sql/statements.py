@@ -130,7 +130,7 @@ class Statements:
     def run(
         self, principal: Principal, plan: Plan, is_cancelled: Callable[[], bool] = lambda: False
     ) -> Iterator[pa.RecordBatch]:
-        """The rows of a plan, in batches of at most 4 MiB of IPC (or one row), all of ``plan.schema``.
+        """The rows of a plan, in batches of at most 4 MiB of IPC (or one row), of ``plan.schema`` but for its metadata.
 
         Closing the generator ends the query.
 
@@ -149,7 +149,7 @@ class Statements:
                     raise InvalidRequestError(
                         "the rows are not of the schema that was planned", hint="plan the query again"
                     )
-                yield batch.replace_schema_metadata(plan.schema.metadata)
+                yield batch
 
     def _batches(
         self, principal: Principal, plan: Plan, is_cancelled: Callable[[], bool]
