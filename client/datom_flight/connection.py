@@ -84,7 +84,7 @@ class Connection:
         return self._calls.replicas.current().client
 
     def close(self) -> None:
-        """End the connection. Calls under way fail; later ones are ``invalid_argument``."""
+        """End the connection. Reads under way fail, and later calls do, as ``invalid_argument``."""
         self._calls.close()
 
     def __enter__(self) -> Self:

@@ -148,12 +148,11 @@ class Replicas:
                 self._current = (self._current + 1) % len(self.urls)
 
     def close(self) -> None:
-        """Close every client. Calls under way fail; calls after it are refused."""
+        """Refuse calls from now on. The connections end with the last call under way."""
         with self._lock:
             self._closed = True
-            clients, self._clients = self._clients, {}
-        for client in clients.values():
-            client.close()
+            # Not closed, but let go of: to close a client while another thread calls with it crashes the process.
+            self._clients.clear()
 
     def _is_trusted(self, url: str) -> bool:
         # A token that is sent encrypted is sent so everywhere.
@@ -161,7 +160,7 @@ class Replicas:
 
     def _replica(self, url: str) -> Replica:
         if self._closed:
-            raise InvalidRequestError("the connection is closed", hint="open another with connect()")
+            raise closed_error()
         if url not in self._clients:
             self._clients[url] = self._open(url)
         return Replica(url, self._clients[url])
@@ -177,6 +176,11 @@ class Replicas:
         except TRANSPORT_ERRORS as error:
             failure = to_datom_error(error, url)
         raise failure
+
+
+def closed_error() -> InvalidRequestError:
+    """What calls get once the connection is closed."""
+    return InvalidRequestError("the connection is closed", hint="open another with connect()")
 
 
 def _pem(source: str | os.PathLike[str] | bytes) -> bytes:

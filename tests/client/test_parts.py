@@ -161,7 +161,7 @@ def test_a_replica_that_times_out_is_left_for_the_next(replicas: list[WireServer
     first, second, third = replicas
     first.locations = [[second.url, third.url]]
     second.faults.stall_after = [0, 0, 0, 0]
-    with datom_flight.connect(first.url, token="", timeout=0.5) as conn:
+    with datom_flight.connect(first.url, token="", timeout=2) as conn:
         assert is_whole(conn.read("dm"), 200)
     assert gets(third) == 4
 
@@ -198,6 +198,30 @@ def test_no_row_is_lost_or_doubled_whichever_replicas_break(
                     server.faults.cut_after = [None if breaks else after for breaks, after in broken]
                 table = read(conn)
                 assert table.equals(rows(count).cast(table.schema))
+
+
+@READS
+def test_a_connection_can_be_closed_while_a_read_begins(read: Read) -> None:
+    with WireServer(streams=2) as server, datom_flight.connect(server.url, token="") as conn:
+        server.put("dm", rows(20))
+        server.faults.hold_streams = True
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(read, conn)
+            await_condition(lambda: gets(server) == 2, 10, "both parts are asked for")
+            conn.close()
+            server.faults.release.set()
+            assert is_whole(reading.result(), 20)
+
+
+def test_a_scan_ends_where_its_connection_is_closed() -> None:
+    table = pa.table({"x": pa.array(["x" * MIB]).take(pa.array([0] * 200))})
+    with WireServer(batch_rows=1) as server, datom_flight.connect(server.url, token="") as conn:
+        server.put("dm", table)
+        scan = conn.scan("dm")
+        scan.read_next_batch()
+        conn.close()
+        with pytest.raises(DatomError, match="the connection is closed"):
+            scan.read_all()
 
 
 def test_letting_go_of_a_scan_ends_all_its_threads(replicas: list[WireServer]) -> None:

@@ -53,6 +53,7 @@ class Faults:
         cut_after: likewise, the stream ending as if it were whole, without an end record.
         ends: what to make of a stream's end record.
         stall_after: batches after which a stream waits until `release` is set.
+        hold_streams: whether streams wait for `release` before they begin.
         refuse_after: batches of a write after which the second of the pair is raised.
         lose_receipt: writes whose receipt is not sent: how such a call ends, None being as if all were well.
     """
@@ -61,6 +62,7 @@ class Faults:
     break_after: list[int | None] = field(default_factory=list)
     cut_after: list[int | None] = field(default_factory=list)
     stall_after: list[int | None] = field(default_factory=list)
+    hold_streams: bool = False
     ends: list[Callable[[EndRecord], EndRecord]] = field(default_factory=list)
     refuse_after: list[tuple[int, DatomError]] = field(default_factory=list)
     lose_receipt: list[DatomError | None] = field(default_factory=list)
@@ -306,6 +308,8 @@ class WireServer(fl.FlightServerBase):  # type: ignore[misc]
         )
 
     def _stream(self, body: dict[str, Any]) -> fl.GeneratorStream:
+        if self.faults.hold_streams:
+            self.faults.release.wait()
         if "sql" in body:
             rows = self._computed(body)
             if self._reversed:
