@@ -213,6 +213,15 @@ def test_a_connection_can_be_closed_while_a_read_begins(read: Read) -> None:
             assert is_whole(reading.result(), 20)
 
 
+def test_scans_that_are_left_and_connections_that_are_closed_then_harm_nobody() -> None:
+    with WireServer(streams=4) as server:
+        server.put("dm", rows(200))
+        for _ in range(300):
+            with datom_flight.connect(server.url, token="") as conn:
+                # The next part is being asked for, in another thread, when the connection is closed.
+                assert conn.scan("dm").read_next_batch().num_rows == 10
+
+
 def test_a_scan_ends_where_its_connection_is_closed() -> None:
     table = pa.table({"x": pa.array(["x" * MIB]).take(pa.array([0] * 200))})
     with WireServer(batch_rows=1) as server, datom_flight.connect(server.url, token="") as conn:
