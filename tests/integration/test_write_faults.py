@@ -205,6 +205,31 @@ def test_a_remote_that_fails_between_fetch_and_push_gets_no_version(
         assert all(finding.ok for finding in conn.validate())
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(on="/info/refs?service=git-upload-pack", status=503, times=2),
+        Fault(on="/git-upload-pack", cut_after=10, reset=True, times=1),
+        Fault(on="/info/refs?service=git-receive-pack", status=503, times=2),
+        Fault(on="/git-receive-pack", reset_at=0, times=2),
+        Fault(on="/git-receive-pack", cut_after=10, times=1),
+    ],
+    ids=["fetch", "fetch cut off", "push", "push cut off", "answer to a push cut off"],
+)
+def test_a_remote_that_recovers_in_time_is_not_noticed(git: GitServer, tmp_path: Path, fault: Fault) -> None:
+    with faulty_proxy(git.url) as proxy:
+        place = empty_place(tmp_path / "place", PROJECT, git_url=proxy.url)
+        with running(write_config(tmp_path / "server", {PROJECT: place.settings})) as server:
+            proxy.inject(fault)
+            receipt = put(server, command(PROJECT, "t"), FIRST, server.token("developer"))
+            assert receipt["commit"] == place.head
+            assert fault.on in "".join(proxy.requests)
+            assert len(place.commits()) == 2
+            with server.connect(PROJECT) as conn:
+                assert_same(conn.read("t"), FIRST)
+                assert all(finding.ok for finding in conn.validate())
+
+
 def test_a_push_whose_answer_is_lost_is_acknowledged_all_the_same(
     with_git: Server, http_place: Place, git: GitServer
 ) -> None:

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pygit2
+import tenacity
 from pygit2.enums import FileMode, SortMode
 
 from datom_flight.protocol.errors import InvalidRequestError, UnavailableError
@@ -21,6 +22,8 @@ from .remotes import FAILURES, Callbacks, connect, explanation, folder_of, is_da
 COMMITTER = Author("datom-flight", "datom-flight@localhost")
 FETCH_SECONDS = 120
 
+_ATTEMPTS = 3  # at a fetch: servers are busy now and then, and connections break
+_ATTEMPTS_SECONDS = 10
 _TIP = "refs/datom/tip"
 _MAX_PACKS = 100  # each fetch adds one, nothing here joins them, and each is an open file
 
@@ -57,17 +60,17 @@ class BareRepository:
             self._lock = None
 
     def fetch(self) -> str | None:
-        """See `DataRepository.fetch`. A damaged clone is made anew."""
+        """See `DataRepository.fetch`. A damaged clone is made anew; a remote that cannot be reached is asked again."""
+        trying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(self._may_pass),
+            stop=tenacity.stop_after_attempt(_ATTEMPTS) | tenacity.stop_after_delay(_ATTEMPTS_SECONDS),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=1),
+            reraise=True,
+        )
         with self._translated():
             if self._is_worn():
                 self._discard()
-            try:
-                return self._fetch()
-            except FAILURES as error:
-                if not is_damage(error):
-                    raise
-                self._discard()
-                return self._fetch()
+            return trying(self._fetch_or_mend)
 
     def read(self, commit: str, path: str) -> bytes | None:
         """See `DataRepository.read`."""
@@ -128,6 +131,18 @@ class BareRepository:
                 before = [_entry(parent, path) for parent in found.parents] or [None]
                 if _entry(found, path) not in before:
                     yield str(found.id)
+
+    def _fetch_or_mend(self) -> str | None:
+        try:
+            return self._fetch()
+        except FAILURES as error:
+            if not is_damage(error):
+                raise
+            self._discard()
+            return self._fetch()
+
+    def _may_pass(self, error: BaseException) -> bool:
+        return isinstance(error, FAILURES) and explanation(error, self._url).code == "store_unreachable"
 
     def _fetch(self) -> str | None:
         repository = self._opened()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import tenacity
 
 from datom_flight.identity import ParquetColumns, data_sha
 from datom_flight.protocol.errors import ConflictError, DatomError, StoredDataError, UnavailableError
@@ -35,6 +36,9 @@ from .spooled import Spooled
 
 _ATTEMPTS = 20
 """How often a write is built anew on a head that others moved."""
+
+_PUSHES = 3
+"""How often a commit is pushed while the remote cannot be reached."""
 
 _SLOWEST = timedelta(minutes=10)
 """How long another writer may take from its push to the last of its documents."""
@@ -281,7 +285,15 @@ class Writer:
             raise UnavailableError(f'others keep writing to the project of "{name}"', code="overloaded")
 
     def _push(self, commit: str) -> bool:
-        """Whether the branch moved to `commit`; False when others moved it first."""
+        """Whether the branch moved to `commit`; False when others moved it first. What may pass is tried again."""
+        trying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda error: getattr(error, "code", None) == "store_unreachable"),
+            stop=tenacity.stop_after_attempt(_PUSHES),
+            reraise=True,
+        )
+        return trying(self._push_once, commit)
+
+    def _push_once(self, commit: str) -> bool:
         try:
             self._repository.push(commit)
         except ConflictError:
