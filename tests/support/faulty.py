@@ -7,7 +7,6 @@ import http.server
 import socket
 import struct
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -70,7 +69,6 @@ class FaultyProxy:
         self._left = 0
         self._healed = threading.Event()
         self._lock = threading.Lock()
-        self._paths: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._server = _Server(self)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -86,11 +84,6 @@ class FaultyProxy:
         with self._lock:
             self._fault = None
             self._healed.set()
-
-    def _alone_with(self, path: str) -> threading.Lock:
-        """Held while the upstream is asked about `path`: rclone has nothing there while it is written, S3 the old."""
-        with self._lock:
-            return self._paths[path]
 
     def _meet(self, request: str, headers: Message) -> tuple[Fault, threading.Event]:
         """The fault that happens to `request` (one of no effect if none does), and what ends it early."""
