@@ -15,11 +15,12 @@ import pytest
 
 from support.server import Server, await_condition, running, write_config
 from support.stores import write_store
+from support.writable import command, empty_place
 
 READERS = 100
 ROWS = 5_000_000
-MORE_ROWS = 15_000_000
-"""What our own client fetches ahead of whoever takes the rows is less."""
+MORE_ROWS = 20_000_000
+"""More than our own client fetches ahead, and gRPC holds on a busy machine."""
 GRACE_SECONDS = 2
 ENDING_SECONDS = 15
 """For a machine that has much else to do."""
@@ -70,8 +71,9 @@ def test_a_hundred_stalled_readers_stop_nobody_else_and_not_the_end(
 
 
 def test_a_stalled_reader_is_cut_after_a_while_and_goes_on_where_it_was(
-    project: dict[str, dict[str, str]], tmp_path: Path
+    project: dict[str, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("datom_flight.parts._AHEAD_BYTES", 0)
     config = write_config(tmp_path, project, limits={"idle_seconds": 1})
     with running(config) as server, stalled(server) as plain, server.connect("STUDY_001") as connection:
         rows = connection.scan("more")
@@ -101,3 +103,19 @@ def test_admins_read_while_readers_have_filled_the_house(project: dict[str, dict
         told = json.loads(refused.value.extra_info)
         assert told["code"] == "overloaded"
         assert told["fields"] == {"limit": "limits.max_streams", "value": 1, "retry_after_seconds": 1.0}
+
+
+def test_a_stalled_writer_leaves_its_place_to_others(tmp_path: Path) -> None:
+    place = empty_place(tmp_path / "place", "STUDY_001")
+    limits = {"limits": {"idle_seconds": 1}, "writes": {"max_concurrent": 1}}
+    config = write_config(tmp_path / "server", {place.project: place.settings}, **limits)
+    rows = pa.table({"X": [1, 2, 3]})
+    with running(config) as server, fl.FlightClient(server.url, generic_options=OF_ITS_OWN) as client:
+        token = server.token("developer")
+        writer, _ = client.do_put(command(place.project, "stalled"), rows.schema, server.call_options(token, 120))
+        writer.write_table(rows)
+        with server.connect(place.project, token=token) as connection:
+            assert connection.write("dm", rows).action == "full"
+            assert [row.name for row in connection.tables()] == ["dm"]
+        with pytest.raises(fl.FlightUnavailableError):
+            writer.close()
