@@ -60,3 +60,14 @@ def test_every_bar_is_judged_unless_its_peer_is_missing(results: Path) -> None:
 def test_the_servers_memory_stands_beside_the_case(results: Path) -> None:
     for case in json.loads((results / "bench.json").read_text())["cases"]:
         assert case["contenders"][case["ours"]]["peak_bytes"] > 10**7
+
+
+def test_layouts_are_measured_side_by_side() -> None:
+    line = [sys.executable, "-m", "bench.layouts", "2000"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("|")]
+    header, _, *layouts = rows
+    assert header[:4] == ["layout", "write", "MB", "row groups"]
+    assert layouts[0][0] == "chosen"
+    assert all(len(row) == len(header) and all(float(value) > 0 for value in row[1:]) for row in layouts)

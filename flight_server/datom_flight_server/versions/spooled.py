@@ -22,7 +22,7 @@ from .arrivals import Deadline
 from .stored_form import StoredForm, batch_bytes
 
 _ROW_GROUP_ROWS = 1_000_000
-_ROW_GROUP_BYTES = 32 * 1024 * 1024
+_ROW_GROUP_BYTES = 16 * 1024 * 1024
 _ROW_GROUP_BYTES_PER_COLUMN = 16 * 1024
 _MAX_ROW_GROUP_BYTES = 128 * 1024 * 1024
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
