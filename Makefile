@@ -2,6 +2,7 @@
 # The first one that runs makes .venv from the pins in requirements/; after that nothing is installed again.
 
 VENV := .venv
+PYTHONS := python3 python3.13 python3.12 python3.11
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 ARGS ?=
@@ -46,7 +47,7 @@ bench: $(VENV)/bench.stamp $(PEERS:%=$(VENV)/%.peer)
 	$(BIN)/python -m bench $(ARGS)
 
 $(VENV)/pyvenv.cfg:
-	@for python in python3 python3.13 python3.12 python3.11; do \
+	@for python in $(PYTHONS); do \
 	    $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
 	    exec $$python -m venv $(VENV); \
 	done; \

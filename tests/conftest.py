@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from hypothesis import settings
 
@@ -12,6 +14,9 @@ __all__ = ["s3"]
 # The same examples on every run: a failure here is a failure everywhere, and no test fails for its time.
 settings.register_profile("datom", derandomize=True, database=None, deadline=None)
 settings.load_profile("datom")
+
+# A shell's background job ignores Ctrl-C, and so would every command that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
