@@ -21,7 +21,8 @@ _BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
     (fl.FlightUnauthenticatedError, "unauthenticated"),
     (fl.FlightUnauthorizedError, "permission_denied"),
     (fl.FlightTimedOutError, "timeout"),
-    (fl.FlightCancelledError, "cancelled"),
+    # without a word of ours: a server that stops does it to calls that it has not begun
+    (fl.FlightCancelledError, "unavailable"),
     (pa.ArrowCancelled, "cancelled"),
     (fl.FlightUnavailableError, "unavailable"),
     (pa.ArrowNotImplementedError, "unsupported"),

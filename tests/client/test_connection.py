@@ -172,6 +172,13 @@ def test_a_replica_that_goes_away_is_left_for_another() -> None:
             assert second.calls
 
 
+def test_a_call_that_a_server_drops_as_it_stops_is_made_again(server: WireServer, conn: Connection) -> None:
+    server.put("dm", rows(5))
+    server.faults.refusals = [fl.FlightCancelledError("dropped")] * 2
+    assert len(conn.history("dm")) == 1
+    assert server.faults.refusals == []
+
+
 def test_a_call_that_the_server_does_not_know_is_unsupported(conn: Connection) -> None:
     error = refusal(conn.summary)
     assert (error.code, error.message) == ("unsupported", 'no action "datom.summary"')
@@ -182,7 +189,6 @@ def test_a_call_that_the_server_does_not_know_is_unsupported(conn: Connection) -
     [
         (fl.FlightInternalError("x"), "internal"),
         (fl.FlightServerError("x", b"not json"), "internal"),
-        (fl.FlightCancelledError("x"), "cancelled"),
         (fl.FlightUnauthorizedError("x"), "permission_denied"),
         (fl.FlightUnauthenticatedError("x"), "unauthenticated"),
         (DatomError.of("permission_denied", "readers do not write", fields={"role": "reader"}), "permission_denied"),
