@@ -9,7 +9,7 @@ ARGS ?=
 PEERS := roapi sail
 SITE := NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs --quiet build --strict
 
-.PHONY: help demo serve test check docs bench pins clean
+.PHONY: help demo serve test check docs bench soak pins clean
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make check   format, lint, types, layering, what is in deploy/, the documentation's links"
 	@echo "make docs    build the documentation into site/"
 	@echo "make bench   measure beside others (minutes; ARGS=--quick for less)"
+	@echo "make soak    twenty minutes of everything that can fail, at once (ARGS=\"--minutes 5\" for less)"
 	@echo "make pins    renew requirements/ from pyproject.toml (needs uv)"
 	@echo "make clean   remove .venv and caches"
 
@@ -45,6 +46,9 @@ docs: $(VENV)/check.stamp
 
 bench: $(VENV)/bench.stamp $(PEERS:%=$(VENV)/%.peer)
 	$(BIN)/python -m bench $(ARGS)
+
+soak: $(VENV)/test.stamp
+	PYTHONPATH=tests $(BIN)/python -m support.soak $(ARGS)
 
 $(VENV)/pyvenv.cfg:
 	@for python in $(PYTHONS); do \
