@@ -35,6 +35,7 @@ class Weather:
         self._calm = True
 
     def __call__(self, request: str) -> Fault:
+        """What happens to `request`."""
         with self._lock:
             drawn = 1.0 if self._calm else self._chance.random()
             for kind, share in _SHARES.items():
