@@ -23,6 +23,9 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 2000),
     # It waits twenty seconds for a machine that does not answer at all.
     ("grpc.min_reconnect_backoff_ms", 5000),
+    # What a stream may send ahead of its reader. Left to itself gRPC measures that, and on a busy machine takes it all.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 16 * 1024 * 1024),
 ]
 
 _AVOIDED_SECONDS = 30.0
