@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +23,8 @@ class BareServer(fl.FlightServerBase):  # type: ignore[misc]
     """Sends what it holds, to anybody.
 
     A descriptor's command is a name, or Flight SQL of which the last word is one. A ticket is a name and the number of
-    an endpoint; without a number it stands for all of them.
+    an endpoint; without a number it stands for all of them. A name and ``ended`` has an end record as well, as the
+    protocol wants it, and that takes Python.
     """
 
     def __init__(self, held: dict[str, Held]) -> None:
@@ -40,12 +42,19 @@ class BareServer(fl.FlightServerBase):  # type: ignore[misc]
         """The batches of an endpoint, from C++ alone."""
         name, _, number = ticket.ticket.decode().partition(" ")
         parts = self._held[name]
+        if number == "ended":
+            return fl.GeneratorStream(parts[0][0].schema, _ended(parts[0]), options=pa.ipc.IpcWriteOptions())
         batches = parts[int(number)] if number else [batch for part in parts for batch in part]
         return fl.RecordBatchStream(pa.RecordBatchReader.from_batches(batches[0].schema, batches))
 
     def do_action(self, context: fl.ServerCallContext, action: fl.Action) -> Any:
         """Nothing: drivers then do without."""
         raise NotImplementedError(action.type)
+
+
+def _ended(batches: list[pa.RecordBatch]) -> Iterator[Any]:
+    yield pa.RecordBatchReader.from_batches(batches[0].schema, batches)
+    yield batches[-1].slice(0, 0), b"{}"
 
 
 def held(client: fl.FlightClient, options: fl.FlightCallOptions, request: dict[str, Any]) -> Held:

@@ -27,10 +27,13 @@ def small(stage: Stage) -> Case:
             "bare Flight server": Contender(
                 lambda: stage.bare_client.do_get(fl.Ticket(b"dm")).read_all(), _CALLS, process=lambda: stage.bare
             ),
+            "bare Flight server, with an end record": Contender(
+                lambda: stage.bare_client.do_get(fl.Ticket(b"dm ended")).read_all(), _CALLS, process=lambda: stage.bare
+            ),
             "official reader on S3": Contender(lambda: datom.read(official, "dm", version, as_arrow=True), _PEER_CALLS),
         },
         [
-            _median(1.5),
+            _median(1.5, "bare Flight server, with an end record"),
             Bar("99th percentile ≤ 6 ms", lambda t: t["ours"].p99 * 1e3, at_most=6, unit="ms", needs=("ours",)),
         ],
     )
@@ -106,11 +109,12 @@ def start(stage: Stage) -> Case:
     )
 
 
-def _median(milliseconds: float) -> Bar:
+def _median(milliseconds: float, ceiling: str | None = None) -> Bar:
     return Bar(
         f"median ≤ {milliseconds:g} ms",
         lambda t: t["ours"].median * 1e3,
         at_most=milliseconds,
         unit="ms",
         needs=("ours",),
+        ceiling=None if ceiling is None else lambda t: t[ceiling].median * 1e3,
     )

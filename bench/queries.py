@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .data import STUDY
 from .processes import Process
 from .reads import times_as_fast
 from .rounds import Bar, Case, Contender
@@ -49,11 +50,15 @@ def filtered(stage: Stage) -> Case:
 
 def one(stage: Stage) -> Case:
     """A round trip, with a cursor that is open: to open one takes the driver longer than a server's answer."""
+    connection = stage.server.connection(STUDY)
     return Case(
         "select-1",
         "SELECT 1 by ADBC",
         {
             "ours": _ours(stage, "SELECT 1", _CALLS),
+            "ours, by its own client": Contender(
+                lambda: connection.sql("SELECT 1"), _CALLS, process=lambda: stage.server.process
+            ),
             "bare Flight server": Contender(
                 _query(stage.cursor(stage.bare.said), "SELECT 1"), _CALLS, process=lambda: stage.bare
             ),
@@ -67,7 +72,14 @@ def one(stage: Stage) -> Case:
                 unit="ms",
                 needs=("ours",),
                 ceiling=lambda t: t["bare Flight server"].median * 1e3,
-            )
+            ),
+            Bar(
+                "by its own client: median < 3 ms",
+                lambda t: t["ours, by its own client"].median * 1e3,
+                at_most=3,
+                unit="ms",
+                needs=("ours, by its own client",),
+            ),
         ],
     )
 

@@ -148,7 +148,9 @@ def _drain(stream: TicketStream) -> list[pa.RecordBatch]:
 
 def _table(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
     table = pa.Table.from_batches(batches, schema=schema)
-    return table.unify_dictionaries() if any(map(_holds_dictionary, schema.types)) else table
+    if len(batches) > 1 and any(map(_holds_dictionary, schema.types)):
+        return table.unify_dictionaries()
+    return table
 
 
 def _holds_dictionary(kind: pa.DataType) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, wait_random_exponential
@@ -44,10 +45,25 @@ class Attempts:
         self._is_known = is_known
         self._progressed = progressed
         self._waited = {"busy": 0.0, "gone": 0.0}
+        self._started = monotonic()
 
     def make(self, attempt: Callable[[], T]) -> T:
         """What `attempt` gives in the end; raises what the last one does."""
-        return Retrying(retry=self._again, wait=self._pause)(attempt)
+        try:
+            return attempt()
+        except DatomError as error:
+            if not error.retryable:
+                raise
+            failed = error
+        # What keeps count of attempts takes as long as a small read: it is only asked when the first one has failed.
+        failures = [failed]
+
+        def next_attempt() -> T:
+            if failures:
+                raise failures.pop()
+            return attempt()
+
+        return Retrying(retry=self._again, wait=self._pause)(next_attempt)
 
     def _again(self, state: RetryCallState) -> bool:
         error = _failure(state)
@@ -62,7 +78,7 @@ class Attempts:
             return False
         if self._progressed():
             return True
-        in_time = (state.seconds_since_start or 0) < self._seconds and self._waited["gone"] < RETRY_SECONDS
+        in_time = monotonic() - self._started < self._seconds and self._waited["gone"] < RETRY_SECONDS
         return in_time and error.code != "timeout"
 
     def _pause(self, state: RetryCallState) -> float:
