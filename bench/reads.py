@@ -56,7 +56,8 @@ def cold(stage: Stage) -> Case:
     def ours(project: str) -> Contender:
         def begin_anew() -> None:
             server.stop()
-            server.connection(project)
+            # a process that is at work, as the others are, and has no data yet
+            server.connection(project).tables()
 
         return Contender(
             lambda: server.connection(project).read("lb"), before=begin_anew, process=lambda: server.process

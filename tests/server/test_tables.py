@@ -79,6 +79,31 @@ def test_columns_whose_names_hold_dots_are_told_apart(tmp_path: Path) -> None:
             assert rows_of(table, columns=(name,)).equals(odd.select([name]))
 
 
+@pytest.mark.parametrize("options", [{}, {"use_dictionary": False}, {"dictionary_pagesize_limit": 1000}])
+def test_texts_come_back_however_they_are_stored(tmp_path: Path, options: dict[str, Any]) -> None:
+    count = 20_000
+    few = ["ALT", None, "", "ä€😀", "NA"]
+    texts = pa.table(
+        {
+            "few": pa.array([few[n % 5] for n in range(count)], pa.string()),
+            "many": [f"{n * 7919} {'x' * (n % 90)}" for n in range(count)],
+            "none": pa.nulls(count, pa.string()),
+            "a.b": [f"site {n % 3}" for n in range(count)],
+            "a": [{"b": f"arm {n % 4}"} for n in range(count)],
+            "large": pa.array([few[n % 4] for n in range(count)], pa.large_string()),
+            "factor": pa.array([few[n % 5] for n in range(count)]).dictionary_encode(),
+        },
+    )
+    fields = [field.with_metadata({"label": field.name}) for field in texts.schema]
+    texts = texts.cast(pa.schema(fields, metadata={"study": "1"}))
+    with stored(tmp_path, texts, row_group_size=7_000, **options) as table:
+        found = rows_of(table)
+        assert found.schema.equals(table.schema, check_metadata=True)
+        assert found.cast(texts.schema).equals(texts)
+        for name in texts.column_names:
+            assert rows_of(table, columns=(name,))[name].to_pylist() == texts[name].to_pylist()
+
+
 def test_a_limit_takes_the_first_rows(tmp_path: Path, numbers: pa.Table) -> None:
     with stored(tmp_path, numbers, row_group_size=999) as table:
         for limit in (0, 1, 999, 1000, 9_999, 10_000, 20_000):

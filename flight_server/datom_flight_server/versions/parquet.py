@@ -32,6 +32,8 @@ _UNBUFFERED_BYTES = 32 * 1024 * 1024
 _READ_BUFFER_BYTES = 64 * 1024 * 1024
 _MAX_COLUMN_BUFFER_BYTES = 1024 * 1024
 _MIN_COLUMN_BUFFER_BYTES = 16 * 1024
+_DICTIONARY_PAGE_BYTES = 1024 * 1024
+"""The most that writers let a dictionary take up, unless told otherwise."""
 _FOOTER_FACTOR = 8
 """A parsed footer's memory as a multiple of its stored size, rounded up."""
 
@@ -181,14 +183,43 @@ class ParquetObject:
         buffer_bytes = 0
         if self.footer.group_bytes[index] > _UNBUFFERED_BYTES:
             buffer_bytes = min(_MAX_COLUMN_BUFFER_BYTES, max(_MIN_COLUMN_BUFFER_BYTES, _READ_BUFFER_BYTES // count))
+        repeated = self._repeated(index, columns)
         file = pq.ParquetFile(
-            self._file.open(), metadata=self.footer.metadata, buffer_size=buffer_bytes, pre_buffer=False
+            self._file.open(),
+            metadata=self.footer.metadata,
+            buffer_size=buffer_bytes,
+            pre_buffer=False,
+            read_dictionary=repeated,
         )
         # a dotted name selects nested columns too; who uses the batches selects anew. Several row groups are decoded
         # side by side, which takes less work than to decode the columns of each side by side
-        yield from file.iter_batches(
+        batches = file.iter_batches(
             rows, row_groups=[index], columns=columns and list(columns), use_threads=len(self.footer.group_rows) == 1
         )
+        for batch in batches:
+            yield _spelled_out(batch, repeated) if repeated else batch
+
+    def _repeated(self, index: int, columns: Columns | None) -> list[str]:
+        """The texts that the row group surely holds as codes only: these are decoded first, and spelled out after.
+
+        It takes a fifth less than to decode each value. Where the dictionary outgrew its page, values of their own
+        follow, and decoding those to codes would take longer.
+        """
+        # a name with a dot may be the path of a nested column, too
+        texts = {field.name for field in self.footer.schema if field.type == pa.string() and "." not in field.name}
+        if columns is not None:
+            texts.intersection_update(columns)
+        if not texts:
+            return []
+        group = self.footer.metadata.row_group(index)
+        stored = map(group.column, range(group.num_columns))
+        return [
+            column.path_in_schema
+            for column in stored
+            if column.path_in_schema in texts
+            and "RLE_DICTIONARY" in column.encodings
+            and column.total_uncompressed_size < _DICTIONARY_PAGE_BYTES
+        ]
 
     def _rows_in(self, bytes_: int, columns: Columns | None) -> int:
         return max(1, int(bytes_ / self._row_bytes(columns)))
@@ -213,6 +244,14 @@ class ParquetObject:
         if sample is not None:
             sizes |= {name: sample.column(name).nbytes / max(1, sample.num_rows) for name in varying}
         return sizes
+
+
+def _spelled_out(batch: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
+    for name in names:
+        index = batch.schema.get_field_index(name)
+        field = batch.schema.field(index).with_type(pa.string())
+        batch = batch.set_column(index, field, batch.column(index).dictionary_decode())
+    return batch
 
 
 class _File:
