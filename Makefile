@@ -9,7 +9,7 @@ ARGS ?=
 PEERS := roapi sail
 SITE := NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs --quiet build --strict
 
-.PHONY: help demo serve test check docs bench soak pins clean
+.PHONY: help demo serve test check docs bench soak dist pins clean
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make docs    build the documentation into site/"
 	@echo "make bench   measure beside others (minutes; ARGS=--quick for less)"
 	@echo "make soak    twenty minutes of everything that can fail, at once (ARGS=\"--minutes 5\" for less)"
+	@echo "make dist    wheel, source and bill of materials in dist/; the wheel must play the story in an empty environment"
 	@echo "make pins    renew requirements/ from pyproject.toml (needs uv)"
 	@echo "make clean   remove .venv and caches"
 
@@ -50,6 +51,18 @@ bench: $(VENV)/bench.stamp $(PEERS:%=$(VENV)/%.peer)
 soak: $(VENV)/test.stamp
 	PYTHONPATH=tests $(BIN)/python -m support.soak $(ARGS)
 
+# The wheel is made of the source archive, which so proves to be whole.
+dist: $(VENV)/dist.stamp
+	@rm -rf dist build/release
+	$(BIN)/hatchling build --target sdist --directory dist
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
+	$(BIN)/python -m venv build/release
+	$(PIP) --python build/release install --require-hashes -r requirements/run.txt
+	$(PIP) --python build/release install --no-deps dist/*.whl
+	cd build && release/bin/datom-flight-server demo --story
+	$(BIN)/cyclonedx-py environment build/release --pyproject pyproject.toml --output-reproducible --validate \
+	    --output-file dist/datom-flight.cdx.json
+
 $(VENV)/pyvenv.cfg:
 	@for python in $(PYTHONS); do \
 	    $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
@@ -78,6 +91,7 @@ pins:
 	$(COMPILE) --extra files --group test --group deploy --group check --output-file requirements/check.txt
 	$(COMPILE) --extra files --group test --group deploy --constraint requirements/check.txt --output-file requirements/test.txt
 	$(COMPILE) --constraint requirements/check.txt --output-file requirements/run.txt
+	$(COMPILE) --group dist --constraint requirements/check.txt --output-file requirements/dist.txt
 	$(COMPILE) --group bench --constraint requirements/check.txt --output-file requirements/bench.txt
 	for peer in $(PEERS); do $(PIN) --group pyproject.toml:$$peer --output-file requirements/$$peer.txt; done
 
