@@ -15,12 +15,14 @@ import pyarrow as pa
 import pytest
 
 from datom_flight.protocol.errors import DatomError
+from datom_flight_server.model import Principal, Role
 from datom_flight_server.sql.engine import Engine, EngineLimits, Job
 from support.server import await_condition
 
 LIMITS = EngineLimits(memory_bytes=128 * 2**20, spill_bytes=32 * 2**20, threads=1, seconds=60, queue_seconds=60)
 ENDLESS = "SELECT sum(hash(a.range * b.range)) FROM range(100000) a, range(100000) b, range(100000) c"
 PATIENCE = 60
+ANN, BEN, CAY = Principal("ann", Role.READER), Principal("ben", Role.DEVELOPER), Principal("cay", Role.READER)
 
 Make = Callable[..., Engine]
 
@@ -48,16 +50,16 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     engine.close()
 
 
-def batches(engine: Engine, query: str, caller: str = "ann", cancelled: Callable[[], bool] = lambda: False) -> Any:
+def batches(engine: Engine, query: str, caller: Principal = ANN, cancelled: Callable[[], bool] = lambda: False) -> Any:
     return engine.batches(Job(query), caller, cancelled)
 
 
-def values(engine: Engine, query: str, caller: str = "ann") -> list[Any]:
+def values(engine: Engine, query: str, caller: Principal = ANN) -> list[Any]:
     """The values of the one column that `query` gives."""
     return [value for batch in batches(engine, query, caller) for value in batch.column(0).to_pylist()]
 
 
-def refusal(engine: Engine, query: str, caller: str = "ann") -> DatomError:
+def refusal(engine: Engine, query: str, caller: Principal = ANN) -> DatomError:
     with pytest.raises(DatomError) as caught:
         for _ in batches(engine, query, caller):
             pass
@@ -151,6 +153,15 @@ def test_a_row_that_no_server_would_hold_is_refused(make: Make) -> None:
     assert "a row of the result has 7000" in error.message
 
 
+def test_an_admin_has_a_turn_when_readers_have_all(make: Make) -> None:
+    engine = make(concurrent=1, queue_seconds=0.3)
+    running = batches(engine, "SELECT range FROM range(10000000)")
+    next(running)
+    assert refusal(engine, "SELECT 1", BEN).code == "overloaded"
+    assert values(engine, "SELECT 1", Principal("ida", Role.ADMIN)) == [1]
+    running.close()
+
+
 def test_one_more_query_than_there_are_turns_waits_and_is_then_refused(make: Make) -> None:
     engine = make(concurrent=2, concurrent_each=1, queue_seconds=0.3)
     running = batches(engine, "SELECT range FROM range(10000000)")
@@ -158,12 +169,12 @@ def test_one_more_query_than_there_are_turns_waits_and_is_then_refused(make: Mak
     assert (refused := refusal(engine, "SELECT 1")).code == "overloaded"
     assert '1 queries of "ann" run already' in refused.message
     assert refused.fields == {"limit": "sql.max_concurrent_each", "value": 1, "retry_after_seconds": 1.0}
-    assert values(engine, "SELECT 1", "ben") == [1]
-    other = batches(engine, "SELECT range FROM range(10000000)", "ben")
+    assert values(engine, "SELECT 1", BEN) == [1]
+    other = batches(engine, "SELECT range FROM range(10000000)", BEN)
     next(other)
-    assert "2 queries run already" in refusal(engine, "SELECT 1", "cay").message
+    assert "2 queries run already" in refusal(engine, "SELECT 1", CAY).message
     running.close()
-    assert values(engine, "SELECT 1", "cay") == [1]
+    assert values(engine, "SELECT 1", CAY) == [1]
     other.close()
 
 
@@ -171,7 +182,7 @@ def test_a_reader_that_fetches_nothing_loses_its_turn_to_one_that_waits(make: Ma
     engine = make(concurrent=1, stalled_seconds=0.2)
     stalled = batches(engine, "SELECT range FROM range(100000000)")
     next(stalled)
-    assert values(engine, "SELECT 1", "ben") == [1]
+    assert values(engine, "SELECT 1", BEN) == [1]
     with pytest.raises(DatomError, match="no rows were fetched") as caught:
         list(stalled)
     assert caught.value.code == "timeout"
@@ -309,7 +320,7 @@ def test_an_error_names_no_folder_of_the_server(make: Make, tmp_path: Path) -> N
         (folder / "1.parquet").write_bytes(b"PAR1, but not parquet")
         setup = (f"CREATE VIEW datom.main.t AS SELECT * FROM read_parquet('{folder}/1.parquet')",)
         with pytest.raises(DatomError) as caught:
-            engine.schema(Job("SELECT * FROM datom.main.t", setup, folder), "ann")
+            engine.schema(Job("SELECT * FROM datom.main.t", setup, folder), ANN)
     assert caught.value.code == "sql_error"
     assert str(tmp_path) not in str(caught.value)
     assert "1.parquet" in caught.value.message

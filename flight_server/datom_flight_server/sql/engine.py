@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from datom_flight.protocol.errors import DatomError, UnavailableError
 
+from ..model import Principal, Role
 from . import frames
 from .processes import Gone, Late, Process, ProcessLimits
 
@@ -43,7 +44,7 @@ class EngineLimits:
         threads: of one query.
         seconds: that one query may compute; the time its reader takes does not count.
         result_rows, result_bytes: of one query.
-        concurrent: queries at a time.
+        concurrent: queries at a time, and one more where an admin asks.
         concurrent_each: of them, those of one caller.
         queue_seconds: how long one more waits for its turn.
         stalled_seconds: a reader that fetches nothing for so long loses its turn when others wait.
@@ -158,7 +159,7 @@ class Engine:
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
-    def schema(self, job: Job, caller: str, is_cancelled: Callable[[], bool] = lambda: False) -> pa.Schema:
+    def schema(self, job: Job, caller: Principal, is_cancelled: Callable[[], bool] = lambda: False) -> pa.Schema:
         """The names and types of the columns that `job` gives; all may be missing.
 
         Args:
@@ -170,7 +171,9 @@ class Engine:
         with self._turn(caller, is_cancelled) as turn:
             return turn.ask(job, schema_only=True)
 
-    def batches(self, job: Job, caller: str, is_cancelled: Callable[[], bool]) -> Generator[pa.RecordBatch, None, None]:
+    def batches(
+        self, job: Job, caller: Principal, is_cancelled: Callable[[], bool]
+    ) -> Generator[pa.RecordBatch, None, None]:
         """The rows of `job`, in batches of a few MiB. Closing the generator ends the query.
 
         Args:
@@ -217,7 +220,7 @@ class Engine:
             process.close()
 
     @contextmanager
-    def _turn(self, caller: str, is_cancelled: Callable[[], bool]) -> Iterator[_Turn]:
+    def _turn(self, caller: Principal, is_cancelled: Callable[[], bool]) -> Iterator[_Turn]:
         turn = self._admitted(caller, is_cancelled)
         try:
             turn.process = turn.process or Process(self._directory, self._process_limits)
@@ -243,7 +246,7 @@ class Engine:
                 if turn.process is not None:
                     turn.process.close()
 
-    def _admitted(self, caller: str, is_cancelled: Callable[[], bool]) -> _Turn:
+    def _admitted(self, caller: Principal, is_cancelled: Callable[[], bool]) -> _Turn:
         """A turn, with an idle process if there is one."""
         deadline = self._clock() + self._limits.queue_seconds
         with self._changed:
@@ -271,13 +274,13 @@ class Engine:
             process.close()
         return None
 
-    def _crowd(self, caller: str) -> DatomError | None:
+    def _crowd(self, caller: Principal) -> DatomError | None:
         """What keeps `caller` waiting."""
         limits = self._limits
-        if len(self._busy) >= limits.concurrent:
+        if len(self._busy) >= limits.concurrent + (caller.role is Role.ADMIN):
             return _crowded(f"{limits.concurrent} queries run already", "max_concurrent", limits.concurrent)
-        if sum(turn.caller == caller for turn in self._busy) >= limits.concurrent_each:
-            message = f'{limits.concurrent_each} queries of "{caller}" run already'
+        if sum(turn.caller.name == caller.name for turn in self._busy) >= limits.concurrent_each:
+            message = f'{limits.concurrent_each} queries of "{caller.name}" run already'
             return _crowded(message, "max_concurrent_each", limits.concurrent_each)
         return None
 
@@ -316,7 +319,7 @@ class _Turn:
         self,
         limits: EngineLimits,
         clock: Callable[[], float],
-        caller: str,
+        caller: Principal,
         is_cancelled: Callable[[], bool],
         process: Process | None,
     ) -> None:

@@ -220,7 +220,7 @@ class Statements:
         self, checked: CheckedSelect, resolver: Resolver, as_of: str | None, is_cancelled: Callable[[], bool]
     ) -> _Outcome:
         """What DuckDB makes of a query: its schema; of constants, their row as well."""
-        caller = resolver.principal.name
+        caller = resolver.principal
         with self._job(checked, resolver, as_of) as job:
             if not simple.is_constant(checked):
                 return _Outcome(self._engine.schema(job, caller, is_cancelled), checked.select.parameters)
@@ -248,7 +248,7 @@ class Statements:
     ) -> Generator[pa.RecordBatch, None, None]:
         with (
             self._job(checked, resolver, as_of) as job,
-            closing(self._engine.batches(job, resolver.principal.name, is_cancelled)) as batches,
+            closing(self._engine.batches(job, resolver.principal, is_cancelled)) as batches,
         ):
             for batch in batches:
                 yield from cut(batch)
