@@ -54,10 +54,9 @@ class Attempts:
         except DatomError as error:
             if not error.retryable:
                 raise
-            failed = error
-        # What keeps count of attempts takes as long as a small read: it is only asked when the first one has failed.
-        failures = [failed]
+            failures = [error]
 
+        # What keeps count of attempts takes as long as a small read: it is only asked when the first one has failed.
         def next_attempt() -> T:
             if failures:
                 raise failures.pop()

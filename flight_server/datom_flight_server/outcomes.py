@@ -32,11 +32,8 @@ class Outcomes:
         started, code = time.monotonic(), "ok"
         try:
             yield
-        except DatomError as error:
-            code = error.code
-            raise
-        except BaseException:
-            code = "internal"
+        except BaseException as error:
+            code = code_of(error)
             raise
         finally:
             self.add(operation, code, time.monotonic() - started)
@@ -52,3 +49,8 @@ class Outcomes:
         """Those so far, by operation and code."""
         with self._lock:
             return {key: Total(total.count, total.seconds) for key, total in self._totals.items()}
+
+
+def code_of(error: BaseException) -> str:
+    """The code to count `error` under."""
+    return error.code if isinstance(error, DatomError) else "internal"

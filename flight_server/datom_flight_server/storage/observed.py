@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from datom_flight.protocol.errors import DatomError
-
-from ..outcomes import Outcomes
+from ..outcomes import Outcomes, code_of
 from .base import Document, WritableStore
 
 T = TypeVar("T")
@@ -84,11 +82,8 @@ class ObservedStore:
                 yield item
         except GeneratorExit:
             raise  # the caller has enough
-        except DatomError as error:
-            code = error.code
-            raise
-        except BaseException:
-            code = "internal"
+        except BaseException as error:
+            code = code_of(error)
             raise
         finally:
             self._outcomes.add(operation, code, seconds)
