@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ class Stores:
 
     @property
     def retries(self) -> int:
-        """How often control requests of S3 were sent again."""
+        """How often requests of S3 were sent again."""
         return self._s3.retries if self._s3 is not None else 0
 
     def open(self, project: Project) -> WritableStore:
@@ -42,16 +42,16 @@ class Stores:
 
     def prepare(self, projects: Iterable[Project]) -> None:
         """Begin to make what the first requests would wait for. What cannot be made now is made when it is needed."""
-        buckets = {project.access: project.location.root for project in projects if project.location.backend == "s3"}
-        if buckets:
-            threading.Thread(target=self._prepare, args=(buckets,), name="prepare", daemon=True).start()
+        accesses = {project.access for project in projects if project.location.backend == "s3"}
+        if accesses:
+            threading.Thread(target=self._prepare, args=(accesses,), name="prepare", daemon=True).start()
 
-    def _prepare(self, buckets: Mapping[S3Access, str]) -> None:
+    def _prepare(self, accesses: Iterable[S3Access]) -> None:
         from .storage.s3_errors import FAILURES
 
-        for access, bucket in buckets.items():
+        for access in accesses:
             with suppress(DatomError, *FAILURES):
-                self._clients().bulk(access, bucket)
+                self._clients().reading(access)
 
     def _open(self, project: Project) -> WritableStore:
         location = project.location

@@ -12,13 +12,13 @@ from datom_flight_server.storage.deadlines import Background
 def test_a_call_that_hangs_is_given_up_in_time() -> None:
     never = threading.Event()
     with pytest.raises(TimeoutError):
-        Background(1).run(never.wait, 0.05)
+        Background(1).begin(never.wait, 0.05)()
     never.set()
 
 
 def test_what_a_call_raises_reaches_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
-        Background(1).run(lambda: 1 / 0, 10)
+        Background(1).begin(lambda: 1 / 0, 10)()
 
 
 def test_calls_that_hang_hold_no_more_than_their_share_and_give_it_back() -> None:
@@ -26,7 +26,7 @@ def test_calls_that_hang_hold_no_more_than_their_share_and_give_it_back() -> Non
     never = threading.Event()
     for _ in range(3):
         with pytest.raises(TimeoutError):
-            background.run(never.wait, 0.05)
+            background.begin(never.wait, 0.05)()
     assert sum(thread.name == "storage" for thread in threading.enumerate()) <= 2
     never.set()
-    assert background.run(lambda: "served", 10) == "served"
+    assert background.begin(lambda: "served", 10)() == "served"

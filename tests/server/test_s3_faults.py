@@ -29,18 +29,19 @@ DOCUMENT = "dm/.metadata/metadata.json"
 OBJECT = "dm/a1b2c3.parquet"
 TEXT = b'{"kind": "table"}' * 100
 BYTES = os.urandom(19 * MIB)
+LARGE = "ex/d4e5f6.parquet"
+LARGE_SIZE = 80 * MIB
 
-# The C++ client notices silence after whole seconds, and may wait three before its third attempt.
 QUICK = Deadlines(
     connect_seconds=1,
     read_seconds=1,
     total_seconds=6,
-    stall_seconds=6,
+    range_seconds=6,
     write_silence_seconds=1,
     write_seconds=6,
     attempts=3,
 )
-HASTY = replace(QUICK, total_seconds=1.5, stall_seconds=1.5, write_seconds=1.5)
+HASTY = replace(QUICK, total_seconds=1.5, range_seconds=1.5, write_seconds=1.5)
 GRACE_SECONDS = 4  # what a busy machine may add to a deadline
 
 
@@ -50,6 +51,10 @@ def server(s3: S3Server) -> S3Server:
         path = s3.bucket(BUCKET) / "study" / "datom" / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+    large = s3.bucket(BUCKET) / "study" / "datom" / LARGE
+    large.parent.mkdir()
+    with large.open("wb") as file:
+        file.truncate(LARGE_SIZE)
     return s3
 
 
@@ -208,12 +213,41 @@ def test_an_object_always_cut_off_never_ends_as_if_whole(store: S3Store, proxy: 
 
 
 def test_an_object_cut_off_in_a_later_piece_raises_after_the_right_bytes(store: S3Store, proxy: FaultyProxy) -> None:
-    pieces = store.chunks(OBJECT)
-    first = next(pieces)
-    assert first == BYTES[: len(first)]
+    pieces = store.chunks(LARGE)
+    received = len(next(pieces))
     proxy.inject(Fault(on="GET", cut_after=100))
     with refused("store_unreachable"):
-        list(pieces)
+        for piece in pieces:
+            received += len(piece)
+            assert piece == bytes(len(piece))
+    assert received < LARGE_SIZE
+
+
+def test_a_large_object_is_asked_for_in_few_requests(store: S3Store, proxy: FaultyProxy) -> None:
+    assert sum(len(piece) for piece in store.chunks(LARGE)) == LARGE_SIZE
+    assert [request.split()[0] for request in proxy.requests] == 5 * ["GET"]
+
+
+def test_ranges_fetched_ahead_are_given_back(store: S3Store, clients: S3Clients) -> None:
+    for _ in range(12):
+        assert next(store.chunks(LARGE))
+    whole = list(store.chunks(LARGE))
+    assert len(whole) == 5
+    free = 0
+    while clients.places_ahead.acquire(blocking=False):
+        free += 1
+    for _ in range(free):
+        clients.places_ahead.release()
+    assert free == 8
+
+
+def test_a_storage_that_ignores_ranges_serves_small_objects_alone(server: S3Server, clients: S3Clients) -> None:
+    with answering_everything({"ETag": '"same"'}, TEXT) as url:
+        assert b"".join(open_store(replace(server.access, endpoint=url), clients).chunks(OBJECT)) == TEXT
+    with answering_everything({"ETag": '"same"'}, bytes(17 * MIB)) as url:
+        store = open_store(replace(server.access, endpoint=url), clients)
+        with refused("store_unreachable"):
+            list(store.chunks(OBJECT))
 
 
 def test_altered_bytes_are_delivered_in_full_for_the_hash_to_find(store: S3Store, proxy: FaultyProxy) -> None:

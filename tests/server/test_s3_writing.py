@@ -27,7 +27,7 @@ def access() -> Iterator[S3Access]:
     server.start()
     host, port = server.get_host_and_port()
     access = S3Access(REGION, f"http://{host}:{port}", ACCESS_KEY, SECRET_KEY)
-    S3Clients().control(access).create_bucket(
+    S3Clients().reading(access).create_bucket(
         Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
     )
     yield access
@@ -78,7 +78,7 @@ def test_every_request_that_stores_bytes_carries_their_digest(access: S3Access, 
 
 
 def test_uploads_that_nobody_finished_are_ended_a_day_later(access: S3Access, store: S3Store) -> None:
-    client = S3Clients().control(access)
+    client = S3Clients().reading(access)
     # this server dates every upload back to 2010
     for name in ("study/datom/dm/a1.parquet", "study/datom/ex/a1.parquet", "other/datom/dm/a1.parquet"):
         client.create_multipart_upload(Bucket=BUCKET, Key=name)
@@ -89,7 +89,7 @@ def test_uploads_that_nobody_finished_are_ended_a_day_later(access: S3Access, st
 
 def test_uploads_of_today_go_on(s3: S3Server) -> None:
     bucket = s3.bucket("writing-today").name
-    client = S3Clients().control(s3.access)
+    client = S3Clients().reading(s3.access)
     upload = client.create_multipart_upload(Bucket=bucket, Key="study/datom/dm/a1.parquet")["UploadId"]
     S3Store(bucket, "study", s3.access).sweep()
     left = client.list_multipart_uploads(Bucket=bucket)["Uploads"]

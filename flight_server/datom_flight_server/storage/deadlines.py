@@ -20,7 +20,7 @@ class Deadlines:
         connect_seconds: to open a connection.
         read_seconds: silence on an open connection.
         total_seconds: a whole control request: its attempts, the waits between them, its body.
-        stall_seconds: one piece of a bulk read.
+        range_seconds: a range of a large object that is read: its attempts, the waits between them, its bytes.
         write_silence_seconds: silence on a connection while the storage keeps what it was sent.
         write_seconds: one request of a write: its attempts, the waits between them, its body.
         attempts: how often a request is sent when the storage fails in passing.
@@ -29,7 +29,7 @@ class Deadlines:
     connect_seconds: float = 3
     read_seconds: float = 5
     total_seconds: float = 20
-    stall_seconds: float = 20
+    range_seconds: float = 30
     write_silence_seconds: float = 30
     write_seconds: float = 60
     attempts: int = 4
@@ -45,14 +45,13 @@ class Background:
     def __init__(self, limit: int) -> None:
         self._places = threading.BoundedSemaphore(limit)
 
-    def run(self, call: Callable[[], T], seconds: float) -> T:
-        """What `call` returns or raises; TimeoutError when that takes longer than `seconds`."""
-        end = time.monotonic() + seconds
-        future = self.start(call, seconds)
-        return future.result(end - time.monotonic())
+    def begin(self, call: Callable[[], T], seconds: float) -> Callable[[], T]:
+        """What gives the outcome of `call`. Either raises TimeoutError: no place gets free in time, or no outcome.
 
-    def start(self, call: Callable[[], T], seconds: float) -> Future[T]:
-        """The outcome of `call`, to be waited for; TimeoutError when no place gets free within `seconds`."""
+        Args:
+            seconds: from now.
+        """
+        end = time.monotonic() + seconds
         if not self._places.acquire(timeout=seconds):
             raise TimeoutError
         future: Future[T] = Future()
@@ -62,7 +61,7 @@ class Background:
         except RuntimeError:
             self._places.release()
             raise
-        return future
+        return lambda: future.result(end - time.monotonic())
 
     def _work(self, call: Callable[[], T], future: Future[T]) -> None:
         try:

@@ -1,20 +1,13 @@
-"""Objects in a bucket of S3, or of a server that speaks its API.
-
-Control requests (documents, HEAD, listing) go through boto3; bulk bytes through pyarrow's C++ file system, which
-reads without the interpreter's lock.
-"""
+"""Objects in a bucket of S3, or of a server that speaks its API."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import botocore.exceptions as aws
-import pyarrow as pa
 import tenacity
 
 from datom_flight.protocol.errors import DatomError
@@ -23,8 +16,9 @@ from ..model import DataLocation, S3Access
 from .base import MAX_DOCUMENT_BYTES, Document, data_place, is_key, validate_key
 from .deadlines import Background
 from .s3_clients import POOLED_CONNECTIONS, S3Clients
+from .s3_downloads import RangedDownloads
 from .s3_errors import FAILURES, is_passing, meaning, name_of, status_of
-from .s3_uploads import PartedUploads, digest_of
+from .s3_uploads import PART_BYTES, PartedUploads, digest_of
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -34,17 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["S3Clients", "S3Store"]
 
 T = TypeVar("T")
-
-PIECE_BYTES = 8 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """An object opened for bulk reading."""
-
-    file: Any
-    size: int
-    etag: str
 
 
 class S3Store:
@@ -62,6 +45,7 @@ class S3Store:
         self._clients = clients or S3Clients()
         self._deadlines = self._clients.deadlines
         self._background = Background(POOLED_CONNECTIONS)
+        self._downloads = RangedDownloads(bucket, self._begin_range, self._clients.places_ahead)
         self._uploads = PartedUploads(bucket, self._write)
 
     @property
@@ -102,19 +86,8 @@ class S3Store:
         return self._control(lambda client: client.head_object(Bucket=self._bucket, Key=name)["ETag"], key)
 
     def chunks(self, key: str) -> Iterator[memoryview]:
-        """The object's bytes in pieces of at most 8 MiB, each fetched while the one before is being used."""
-        name = self._name(key)
-        source = self._await(self._fetch(lambda: self._open(name), key), key)
-        ahead: Future[pa.Buffer] | None = None
-        for start in range(0, source.size, PIECE_BYTES):
-            piece = self._await(ahead or self._fetch_piece(source, start, key), key)
-            if start + PIECE_BYTES < source.size:
-                ahead = self._fetch_piece(source, start + PIECE_BYTES, key)
-            if len(piece) != min(PIECE_BYTES, source.size - start):
-                raise self._error("store_unreachable", "ended before its size", key)
-            yield memoryview(piece).cast("B")
-        if self.etag(key) != source.etag:
-            raise self._error("store_unreachable", "changed while it was read", key)
+        """The object's bytes in pieces of at most 16 MiB, the next ones on their way while one is being used."""
+        yield from self._downloads.ranges(self._name(key), key)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key that begins with `prefix`, in byte order; a page of a thousand at a time."""
@@ -143,7 +116,7 @@ class S3Store:
         name = self._name(key)
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            if size <= PIECE_BYTES:
+            if size <= PART_BYTES:
                 self.put(key, file.read())
             else:
                 self._uploads.put(name, file, size, key)
@@ -162,11 +135,15 @@ class S3Store:
 
     def _control(self, request: Callable[[S3Client], T], key: str | None = None) -> T:
         """What `request` returns, within the deadline and the attempts allowed."""
-        return self._ask(request, self._clients.control, self._deadlines.total_seconds, key)
+        return self._ask(request, self._clients.reading, self._deadlines.total_seconds, key)
 
     def _write(self, request: Callable[[S3Client], T], key: str | None = None) -> T:
         """The same for a request that stores something."""
         return self._ask(request, self._clients.writing, self._deadlines.write_seconds, key)
+
+    def _begin_range(self, request: Callable[[S3Client], T], key: str) -> Callable[[], T]:
+        """The same for a range of a large object, beside what the caller does until it asks for the result."""
+        return self._begin(request, self._clients.reading, self._deadlines.range_seconds, key)
 
     def _ask(
         self,
@@ -175,6 +152,15 @@ class S3Store:
         seconds: float,
         key: str | None,
     ) -> T:
+        return self._begin(request, client, seconds, key)()
+
+    def _begin(
+        self,
+        request: Callable[[S3Client], T],
+        client: Callable[[S3Access], S3Client],
+        seconds: float,
+        key: str | None,
+    ) -> Callable[[], T]:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_passing),
             stop=tenacity.stop_after_attempt(self._deadlines.attempts) | tenacity.stop_before_delay(seconds),
@@ -183,9 +169,17 @@ class S3Store:
             reraise=True,
         )
         try:
-            return self._background.run(lambda: retrying(lambda: request(client(self._access))), seconds)
-        except FAILURES as error:
+            outcome = self._background.begin(lambda: retrying(lambda: request(client(self._access))), seconds)
+        except TimeoutError as error:
             raise self._translated(error, key) from None
+
+        def result() -> T:
+            try:
+                return outcome()
+            except FAILURES as error:
+                raise self._translated(error, key) from None
+
+        return result
 
     def _document(self, answer: GetObjectOutputTypeDef, key: str) -> Document:
         body: StreamingBody = answer["Body"]
@@ -195,33 +189,6 @@ class S3Store:
             return Document(body.read(), answer["ETag"])
         finally:
             body.close()
-
-    # Bulk reading
-
-    def _fetch(self, call: Callable[[], T], key: str) -> Future[T]:
-        try:
-            return self._background.start(call, self._deadlines.stall_seconds)
-        except TimeoutError as error:
-            raise self._translated(error, key) from None
-
-    def _fetch_piece(self, source: _Source, start: int, key: str) -> Future[pa.Buffer]:
-        def read() -> pa.Buffer:
-            # into Arrow's memory, which is given back; as bytes, each thread would keep some for itself
-            source.file.seek(start)
-            return source.file.read_buffer(min(PIECE_BYTES, source.size - start))
-
-        return self._fetch(read, key)
-
-    def _await(self, future: Future[T], key: str) -> T:
-        try:
-            return future.result(self._deadlines.stall_seconds)
-        except FAILURES as error:
-            raise self._translated(error, key) from None
-
-    def _open(self, name: str) -> _Source:
-        # Never closed: it holds no connection, and a read given up may still be using it.
-        file = self._clients.bulk(self._access, self._bucket).open_input_file(f"{self._bucket}/{name}")
-        return _Source(file, file.size(), file.metadata()["ETag"].decode())
 
     # Errors
 

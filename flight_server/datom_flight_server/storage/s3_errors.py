@@ -1,16 +1,13 @@
-"""What the errors of boto3 and pyarrow mean."""
+"""What the errors of boto3 mean."""
 
 from __future__ import annotations
 
-import re
-
 import botocore.exceptions as aws
-import pyarrow as pa
 from urllib3.exceptions import HTTPError
 
 _THROTTLED = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout"})
 _DAMAGED_UNDER_WAY = frozenset({"BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"})
-_CLOCK = frozenset({"RequestTimeTooSkewed", "REQUEST_TIME_TOO_SKEWED"})
+_CLOCK = "RequestTimeTooSkewed"
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"})
 _NO_CREDENTIALS = (
     aws.NoCredentialsError,
@@ -23,18 +20,13 @@ _NO_CREDENTIALS = (
 )
 _TIMEOUTS = (TimeoutError, aws.ReadTimeoutError, aws.ConnectTimeoutError)
 _INTERRUPTED = (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, aws.FlexibleChecksumError, HTTPError)
-FAILURES = (aws.BotoCoreError, aws.ClientError, HTTPError, pa.ArrowException, OSError)
-"""What boto3, what it lets through of urllib3 where the body of a refusal breaks off, and pyarrow raise."""
-
-# What pyarrow's errors, which are prose, hold of the AWS SDK's own.
-_SDK_ERROR = re.compile(r"AWS Error ([A-Z0-9_]+) ")
-_SDK_DENIED = frozenset({"ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "EXPIRED_TOKEN"})
-_CURL_TIMEOUT = "curlCode: 28"
+FAILURES = (aws.BotoCoreError, aws.ClientError, HTTPError, OSError)
+"""What boto3 raises, and what it lets through of urllib3 where the body of a refusal breaks off."""
 
 
 def meaning(error: Exception) -> tuple[str, str]:
     """The code, and the words that follow "object …" or "bucket …"; ``not_found`` may mean the bucket too."""
-    if isinstance(error, _TIMEOUTS) or _CURL_TIMEOUT in str(error):
+    if isinstance(error, _TIMEOUTS):
         return "timeout", "did not answer in time"
     if isinstance(error, _NO_CREDENTIALS):
         return "access_denied", "needs credentials, and the server has no valid ones"
@@ -43,9 +35,9 @@ def meaning(error: Exception) -> tuple[str, str]:
         return "store_unreachable", "lost its upload, or the answer that it was complete"
     if isinstance(error, FileNotFoundError) or status_of(error) == 404:
         return "not_found", "does not exist"
-    if name in _CLOCK:
+    if name == _CLOCK:
         return "access_denied", f"refuses the server's clock, which is minutes off ({name})"
-    if status_of(error) in {401, 403} or name in _EXPIRED or name in _SDK_DENIED:
+    if status_of(error) in {401, 403} or name in _EXPIRED:
         return "access_denied", f"is closed to the server's credentials ({name})"
     return "store_unreachable", f"could not be reached ({name})"
 
@@ -64,8 +56,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def name_of(error: BaseException) -> str:
-    """What the service, the AWS SDK below pyarrow, or boto3 calls the error; never its text, which names the host."""
+    """What the service or boto3 calls the error; never its text, which names the host."""
     if isinstance(error, aws.ClientError):
         return error.response.get("Error", {}).get("Code", "unknown")
-    found = _SDK_ERROR.search(str(error))
-    return found[1] if found else type(error).__name__
+    return type(error).__name__
