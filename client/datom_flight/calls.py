@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from copy import copy
@@ -55,7 +56,7 @@ class Calls:
         self._credential = credential
         self.timeout = timeout
         self._answered = False
-        # Calls run in threads of their own, because pyarrow's cannot be interrupted: Ctrl-C ends the wait at once.
+        # pyarrow's calls cannot be interrupted: those of the main thread, which Ctrl-C goes to, run in others.
         self._threads = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="datom-flight")
 
     def authorised_by(self, credential: Credential) -> Calls:
@@ -159,7 +160,7 @@ class Calls:
         options = fl.FlightCallOptions(timeout=self.timeout or seconds, headers=headers)
         # Raised outside the handlers: as a context, Flight's error would keep its frames and their batches alive.
         try:
-            return self._in_a_thread(partial(self._carrying, token, call, replica, options))
+            return self._interruptible(partial(self._carrying, token, call, replica, options))
         except DatomError as error:
             failure = error
         except TRANSPORT_ERRORS as error:
@@ -168,7 +169,12 @@ class Calls:
             self.replicas.leave(replica)
         raise failure
 
-    def _in_a_thread(self, call: Callable[[], T]) -> T:
+    def _interruptible(self, call: Callable[[], T]) -> T:
+        """What `call` gives; Ctrl-C ends the wait for it at once."""
+        if threading.current_thread() is not threading.main_thread():
+            if self.replicas.closed:
+                raise closed_error()
+            return call()
         try:
             running = self._threads.submit(call)
         except RuntimeError:

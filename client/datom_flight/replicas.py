@@ -100,6 +100,7 @@ class Replicas:
     Attributes:
         headers: what the clients' calls carry beside their authorisation.
         authorisation: what they carry of that.
+        closed: whether calls are refused.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class Replicas:
         self._clients: dict[str, fl.FlightClient] = {}
         self._current = 0
         self._left: dict[str, float] = {}
-        self._closed = False
+        self.closed = False
 
     @property
     def root_certificates(self) -> bytes | None:
@@ -153,7 +154,7 @@ class Replicas:
     def close(self) -> None:
         """Refuse calls from now on. The connections end with the last call under way."""
         with self._lock:
-            self._closed = True
+            self.closed = True
             # Not closed, but let go of: to close a client while another thread calls with it crashes the process.
             self._clients.clear()
 
@@ -162,7 +163,7 @@ class Replicas:
         return url.startswith("grpc+tls://") or any(own.startswith("grpc://") for own in self.urls)
 
     def _replica(self, url: str) -> Replica:
-        if self._closed:
+        if self.closed:
             raise closed_error()
         if url not in self._clients:
             self._clients[url] = self._open(url)

@@ -22,6 +22,7 @@ from ..model import Principal
 from .boundary import boundary
 from .rates import Rates
 from .session import AS_OF_HEADER, PROJECT_HEADER, Carried, Session, Sessions, split_bearer
+from .threads import HeldThread
 
 REQUEST = "request"
 """The name under which handlers find the call's `Request`."""
@@ -82,6 +83,7 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
         self.peer = ""
         self._answer = answer
         self._ended = ended
+        self._thread = HeldThread()
 
     def sending_headers(self) -> dict[str, str]:
         """The headers of the answer; may be asked for more than once."""
@@ -91,9 +93,12 @@ class Request(fl.ServerMiddleware):  # type: ignore[misc]
         return headers
 
     def call_completed(self, exception: BaseException | None) -> None:
-        """Tell of the call."""
-        self.call.end(*_outcome(exception))
-        self._ended(self.call)
+        """Tell of the call; the last that is heard of it."""
+        try:
+            self.call.end(*_outcome(exception))
+            self._ended(self.call)
+        finally:
+            self._thread.let_go()
 
 
 class RequestFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -29,6 +30,8 @@ from .middleware import Request
 from .placement import Placement
 from .streams import table_stream
 
+_KNOWN_TICKETS = 4096
+_SHORT_TICKET_BYTES = 1024
 _DESCRIPTOR_KEYS = ("project", "table", "version", "as_of", "columns", "where", "limit")
 
 
@@ -71,6 +74,8 @@ class Reads:
         self._where = where
         self._streams = streams
         self._placement = placement
+        # the same tickets come again and again
+        self._asked = lru_cache(_KNOWN_TICKETS)(ReadRequest.from_json)
 
     def info(self, request: Request, descriptor: fl.FlightDescriptor) -> fl.FlightInfo:
         """The schema, exact totals and tickets of what `descriptor` asks for; every ticket names the full version."""
@@ -112,7 +117,7 @@ class Reads:
 
     def stream(self, request: Request, ticket: bytes) -> tuple[pa.Schema, Iterator[Any]]:
         """The rows a ticket stands for: their schema, and what a `GeneratorStream` of it sends."""
-        asked = ReadRequest.from_json(ticket)
+        asked = self._asked(ticket) if len(ticket) <= _SHORT_TICKET_BYTES else ReadRequest.from_json(ticket)
         _, table = self._open(request, asked)
         try:
             selection = self._selection(asked, table)
