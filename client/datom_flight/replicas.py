@@ -139,6 +139,8 @@ class Replicas:
 
         One that failed lately comes after all others. Raises as `current`.
         """
+        if not locations:
+            return self.current()
         with self._lock:
             candidates = [*filter(self._is_trusted, locations), self.urls[self._current]]
             lately = time.monotonic() - _AVOIDED_SECONDS

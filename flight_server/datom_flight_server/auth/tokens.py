@@ -94,13 +94,13 @@ class Tokens:
             AuthenticationError: ``unauthenticated``, saying whether it expired, was taken back, is no token of this
                 server, or is no token at all. The token is not in the message.
         """
-        return _principal(self._claims(token))
+        return self._good(token)[1]
 
     def facts(self, token: str) -> TokenFacts:
         """What `token` says; raises as `verify` does."""
-        claims = self._claims(token)
+        claims, principal = self._good(token)
         made, expires = (datetime.fromtimestamp(claims[key], UTC) for key in ("iat", "exp"))
-        return TokenFacts(claims["jti"], _principal(claims), made, expires)
+        return TokenFacts(claims["jti"], principal, made, expires)
 
     def authenticate(self, bearer: str | None) -> Principal:
         """See `Authenticator.authenticate`."""
@@ -131,7 +131,7 @@ class Tokens:
         expires = _after(SESSION)
         origin = {}
         if bearer is not None:
-            claims = self._claims(bearer)
+            claims, _ = self._good(bearer)
             expires = min(expires, datetime.fromtimestamp(claims["exp"], UTC))
             origin = {
                 "origin": claims.get("origin", claims["jti"]),
@@ -158,19 +158,20 @@ class Tokens:
             claims["projects"] = sorted(principal.projects)
         return IssuedToken(jwt.encode(claims, self._key, algorithm=_ALGORITHM), expires)
 
-    def _claims(self, token: str) -> dict[str, Any]:
-        claims = self._known(token)
+    def _good(self, token: str) -> tuple[dict[str, Any], Principal]:
+        """What `token` claims and for whom, if it is good now."""
+        claims, _ = known = self._known(token)
         if int(claims["exp"]) <= time.time() - LEEWAY.total_seconds():
             raise _expired()
         if self._revocations.cover(claims):
             raise AuthenticationError("the token was taken back", hint="ask for a new token")
-        return claims
+        return known
 
-    def _decoded(self, token: str) -> dict[str, Any]:
+    def _decoded(self, token: str) -> tuple[dict[str, Any], Principal]:
         try:
             if len(token) > MAX_TOKEN_LENGTH:
                 raise jwt.DecodeError
-            return jwt.decode(
+            claims = jwt.decode(
                 token, self._key, algorithms=[_ALGORITHM], issuer=ISSUER, leeway=LEEWAY, options={"require": _CLAIMS}
             )
         except jwt.ExpiredSignatureError:
@@ -189,6 +190,7 @@ class Tokens:
             raise AuthenticationError(
                 "the token is malformed", hint="give the token exactly as it was issued, on one line"
             ) from None
+        return claims, _principal(claims)
 
 
 def _parts(settings: AuthSettings) -> tuple[str, Role | None, Revocations]:
