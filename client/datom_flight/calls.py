@@ -16,7 +16,7 @@ from .failures import TRANSPORT_ERRORS, to_datom_error
 from .protocol.errors import AuthenticationError, DatomError, InternalError, InvalidRequestError
 from .protocol.listings import PACKED, RESULTS_HEADER, unpack
 from .protocol.messages import decode_object, encode_object
-from .replicas import Replica, Replicas, closed_error
+from .replicas import Replica, Replicas, authorised, closed_error
 from .retries import Attempts
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class Calls:
     def authorised_by(self, credential: Credential) -> Calls:
         """The same calls with another credential; closing either closes both.
 
-        Calls that others make with the Flight clients carry the new one.
+        Calls that others make with lent clients carry the new one.
         """
         other = copy(self)
         other._credential = credential
@@ -157,10 +157,13 @@ class Calls:
         token: str | None,
     ) -> T:
         replica = replica or self.replicas.current()
-        options = fl.FlightCallOptions(timeout=self.timeout or seconds, headers=headers)
+        # in the call's own options: a middleware would call back into Python four times
+        own = {**authorised(token), **self.replicas.headers}
+        sent = [*((name.encode(), value.encode()) for name, value in own.items()), *headers]
+        options = fl.FlightCallOptions(timeout=self.timeout or seconds, headers=sent)
         # Raised outside the handlers: as a context, Flight's error would keep its frames and their batches alive.
         try:
-            return self._interruptible(partial(self._carrying, token, call, replica, options))
+            return self._interruptible(partial(call, replica, options))
         except DatomError as error:
             failure = error
         except TRANSPORT_ERRORS as error:
@@ -184,16 +187,6 @@ class Calls:
             return running.result()
         except CancelledError:
             raise closed_error() from None
-
-    def _carrying(
-        self,
-        token: str | None,
-        call: Callable[[Replica, fl.FlightCallOptions], T],
-        replica: Replica,
-        options: fl.FlightCallOptions,
-    ) -> T:
-        with self.replicas.authorisation.carrying(token):
-            return call(replica, options)
 
 
 def concurrently(function: Callable[[T], U], items: Iterable[T], most: int) -> list[U]:

@@ -77,11 +77,11 @@ class Connection:
 
     @property
     def flight(self) -> fl.FlightClient:
-        """The Flight client of the replica in use.
+        """A Flight client of the replica in use.
 
         Calls made with it carry the connection's token; deadlines, retries and errors are the caller's own affair.
         """
-        return self._calls.replicas.current().client
+        return self._calls.replicas.lent()
 
     def close(self) -> None:
         """End the connection. Reads under way fail, and later calls do, as ``invalid_argument``."""

@@ -6,8 +6,7 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,42 +39,35 @@ class Replica(NamedTuple):
 
 
 class Authorisation(fl.ClientMiddlewareFactory):  # type: ignore[misc]
-    """Gives every call of the Flight clients its ``authorization`` header, calls that others make included.
+    """Gives calls that others make with a Flight client the headers of the connection's own.
 
     A header that a call's own options hold comes first, and servers heed the first.
 
     Args:
-        headers: what every call carries besides.
+        headers: what every call carries besides the token.
 
     Attributes:
-        token: gives the token of calls outside `carrying`; one that fails sends none.
+        token: gives it; one that fails sends none.
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         super().__init__()
         self._headers = headers
         self.token: Callable[[], str | None] = lambda: None
-        self._thread = threading.local()
-
-    @contextmanager
-    def carrying(self, token: str | None) -> Iterator[None]:
-        """Calls that this thread makes meanwhile carry just `token`; None is no header."""
-        self._thread.held = (token,)
-        try:
-            yield
-        finally:
-            del self._thread.held
 
     def start_call(self, info: fl.CallInfo) -> fl.ClientMiddleware | None:
         """See `pyarrow.flight.ClientMiddlewareFactory`."""
-        held: tuple[str | None] | None = getattr(self._thread, "held", None)
         try:
-            token = held[0] if held is not None else self.token()
+            token = self.token()
         except DatomError:
             # Nothing may be raised here; the server will say that the call has no token.
             token = None
-        authorisation = {"authorization": f"Bearer {token}"} if token else {}
-        return _Headers({**self._headers, **authorisation})
+        return _Headers({**self._headers, **authorised(token)})
+
+
+def authorised(token: str | None) -> dict[str, str]:
+    """The header that `token` goes into; none for None."""
+    return {"authorization": f"Bearer {token}"} if token else {}
 
 
 class _Headers(fl.ClientMiddleware):  # type: ignore[misc]
@@ -98,8 +90,8 @@ class Replicas:
         compression: the codec by which rows are to come; None is not compressed.
 
     Attributes:
-        headers: what the clients' calls carry beside their authorisation.
-        authorisation: what they carry of that.
+        headers: what calls carry beside their authorisation.
+        authorisation: what calls carry that others make with `lent`.
         closed: whether calls are refused.
     """
 
@@ -115,6 +107,7 @@ class Replicas:
         self._root_certs = tls_root_certs
         self._lock = threading.Lock()
         self._clients: dict[str, fl.FlightClient] = {}
+        self._lent: dict[str, fl.FlightClient] = {}
         self._current = 0
         self._left: dict[str, float] = {}
         self.closed = False
@@ -133,6 +126,14 @@ class Replicas:
         """
         with self._lock:
             return self._replica(self.urls[self._current])
+
+    def lent(self) -> fl.FlightClient:
+        """A client of that server for others: it gives each call the connection's headers. Raises as `current`."""
+        url = self.current().url
+        with self._lock:
+            if url not in self._lent:
+                self._lent[url] = self._open(url, [self.authorisation])
+            return self._lent[url]
 
     def near(self, locations: Sequence[str]) -> Replica:
         """The server to fetch from where `locations` are named, best first: one of them or, at last, the current one.
@@ -159,6 +160,7 @@ class Replicas:
             self.closed = True
             # Not closed, but let go of: to close a client while another thread calls with it crashes the process.
             self._clients.clear()
+            self._lent.clear()
 
     def _is_trusted(self, url: str) -> bool:
         # A token that is sent encrypted is sent so everywhere.
@@ -171,14 +173,12 @@ class Replicas:
             self._clients[url] = self._open(url)
         return Replica(url, self._clients[url])
 
-    def _open(self, url: str) -> fl.FlightClient:
+    def _open(self, url: str, middleware: Sequence[fl.ClientMiddlewareFactory] = ()) -> fl.FlightClient:
         certificates = None
         if url.startswith("grpc+tls"):
             certificates = _system_certificates() if self._root_certs is None else _pem(self._root_certs)
         try:
-            return fl.FlightClient(
-                url, tls_root_certs=certificates, middleware=[self.authorisation], generic_options=_OPTIONS
-            )
+            return fl.FlightClient(url, tls_root_certs=certificates, middleware=middleware, generic_options=_OPTIONS)
         except TRANSPORT_ERRORS as error:
             failure = to_datom_error(error, url)
         raise failure

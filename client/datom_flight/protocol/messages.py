@@ -141,7 +141,8 @@ class EndRecord:
     def from_json(cls, data: bytes) -> EndRecord | None:
         """The record in a batch's ``app_metadata``, or None when it is something else."""
         try:
-            body = json.loads(data)
+            # of bytes, the encoding would be looked for first
+            body = json.loads(data.decode())
         except ValueError:
             return None
         if not isinstance(body, dict) or body.get("end") is not True or not isinstance(body.get("rows"), int):
