@@ -35,8 +35,9 @@ from .readings import of_caches, of_git, of_governance, of_metadata, of_process,
 from .replicas import Replicas
 from .repositories import Repositories
 from .settings import LimitsSettings, Settings, SqlSettings
-from .sql.engine import Engine, EngineLimits
+from .sql.engine import Engine
 from .sql.statements import Statements
+from .sql.turns import EngineLimits
 from .sql.where import WhereCompiler
 from .stores import Stores
 from .tracing import Tracing

@@ -16,7 +16,8 @@ import pytest
 
 from datom_flight.protocol.errors import DatomError
 from datom_flight_server.model import Principal, Role
-from datom_flight_server.sql.engine import Engine, EngineLimits, Job
+from datom_flight_server.sql.engine import Engine
+from datom_flight_server.sql.turns import EngineLimits, Job
 from support.server import await_condition
 
 LIMITS = EngineLimits(memory_bytes=128 * 2**20, spill_bytes=32 * 2**20, threads=1, seconds=60, queue_seconds=60)

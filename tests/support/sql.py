@@ -15,8 +15,9 @@ from datom_flight.protocol.errors import DatomError
 from datom_flight_server.auth.policy import RolePolicy
 from datom_flight_server.governance.configured import ConfiguredProjects
 from datom_flight_server.model import DataLocation, Principal, Project, Role
-from datom_flight_server.sql.engine import Engine, EngineLimits
+from datom_flight_server.sql.engine import Engine
 from datom_flight_server.sql.statements import Plan, Statements
+from datom_flight_server.sql.turns import EngineLimits
 from datom_flight_server.sql.where import WhereCompiler
 from datom_flight_server.storage.local import LocalStore
 from datom_flight_server.versions.documents import Documents

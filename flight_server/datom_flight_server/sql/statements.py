@@ -22,13 +22,14 @@ from ..versions.projects import Projects
 from ..versions.tables import Selection, StoredTable
 from . import simple
 from .constants import bind
-from .engine import Engine, Job
+from .engine import Engine
 from .history import History
 from .plans import Plan, batch_bytes, pins_metadata
 from .recent import Recent
 from .references import CheckedSelect, HistoryCall, Reference, check
 from .resolving import Pinned, Resolved, Resolver, pins_of
 from .selects import SelectParser
+from .turns import Job
 from .views import Files, Views
 from .where import WhereCompiler
 
