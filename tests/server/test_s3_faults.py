@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import io
 import os
 import socket
 import threading
@@ -12,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -20,6 +23,7 @@ from datom_flight_server.model import S3Access
 from datom_flight_server.storage.deadlines import Deadlines
 from datom_flight_server.storage.s3 import S3Store
 from datom_flight_server.storage.s3_clients import S3Clients
+from datom_flight_server.storage.s3_downloads import RangedDownloads
 from support.faulty import Fault, FaultyProxy, faulty_proxy
 from support.s3 import S3Server
 
@@ -225,7 +229,7 @@ def test_an_object_cut_off_in_a_later_piece_raises_after_the_right_bytes(store: 
 
 def test_a_large_object_is_asked_for_in_few_requests(store: S3Store, proxy: FaultyProxy) -> None:
     assert sum(len(piece) for piece in store.chunks(LARGE)) == LARGE_SIZE
-    assert [request.split()[0] for request in proxy.requests] == 5 * ["GET"]
+    assert [request.split()[0] for request in proxy.requests] == [*5 * ["GET"], "HEAD"]
 
 
 def test_ranges_fetched_ahead_are_given_back(store: S3Store, clients: S3Clients) -> None:
@@ -239,6 +243,24 @@ def test_ranges_fetched_ahead_are_given_back(store: S3Store, clients: S3Clients)
     for _ in range(free):
         clients.places_ahead.release()
     assert free == 8
+
+
+def test_a_range_that_cannot_be_begun_leaves_its_place_to_others() -> None:
+    def begin(request: Callable[[Any], Any], key: str) -> Callable[[], Any]:
+        begun.append(key)
+        if len(begun) > 1:
+            raise DatomError.of("timeout", "all threads wait for the storage")
+        return lambda: request(client)
+
+    begun: list[str] = []
+    said = {"ContentRange": f"bytes 0-{16 * MIB - 1}/{LARGE_SIZE}", "ContentLength": 16 * MIB, "ETag": '"same"'}
+    first = {**said, "Body": io.BytesIO(bytes(16 * MIB))}
+    client = SimpleNamespace(get_object=lambda **_: first)
+    places = threading.BoundedSemaphore(2)
+    with pytest.raises(DatomError, match="all threads wait"):
+        list(RangedDownloads(BUCKET, begin, places).ranges("study/datom/" + LARGE, LARGE))
+    assert places.acquire(blocking=False)
+    assert places.acquire(blocking=False)
 
 
 def test_a_storage_that_ignores_ranges_serves_small_objects_alone(server: S3Server, clients: S3Clients) -> None:
@@ -442,15 +464,18 @@ def test_a_file_that_cannot_be_sent_whole_has_its_parts_dropped(
 
 @contextmanager
 def answering_everything(headers: Mapping[str, str], body: bytes) -> Iterator[str]:
-    """The URL of a server that answers every GET alike; an empty header is left out."""
+    """The URL of a server that answers every GET alike, and HEAD likewise; an empty header is left out."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+        def do_HEAD(self) -> None:
             self.send_response_only(200)
             for name, value in {"Content-Length": str(len(body)), **headers}.items():
                 if value:
                     self.send_header(name, value)
             self.end_headers()
+
+        def do_GET(self) -> None:
+            self.do_HEAD()
             self.wfile.write(body)
 
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as answering:

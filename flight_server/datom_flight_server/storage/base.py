@@ -52,7 +52,7 @@ class ObjectStore(Protocol):
         ...
 
     def chunks(self, key: str) -> Iterator[bytes | memoryview]:
-        """The bytes of a large object in order, a few MiB at a time; memory stays bounded.
+        """The bytes of a large object in order, some MiB at a time; memory stays bounded.
 
         Nothing is asked of the storage before the first piece is. An object that ends early, or changes under way,
         raises ``store_unreachable``; it never ends as if it were whole. Bytes that the storage itself holds altered

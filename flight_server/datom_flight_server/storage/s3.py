@@ -135,24 +135,15 @@ class S3Store:
 
     def _control(self, request: Callable[[S3Client], T], key: str | None = None) -> T:
         """What `request` returns, within the deadline and the attempts allowed."""
-        return self._ask(request, self._clients.reading, self._deadlines.total_seconds, key)
+        return self._begin(request, self._clients.reading, self._deadlines.total_seconds, key)()
 
     def _write(self, request: Callable[[S3Client], T], key: str | None = None) -> T:
         """The same for a request that stores something."""
-        return self._ask(request, self._clients.writing, self._deadlines.write_seconds, key)
+        return self._begin(request, self._clients.writing, self._deadlines.write_seconds, key)()
 
     def _begin_range(self, request: Callable[[S3Client], T], key: str) -> Callable[[], T]:
         """The same for a range of a large object, beside what the caller does until it asks for the result."""
         return self._begin(request, self._clients.reading, self._deadlines.range_seconds, key)
-
-    def _ask(
-        self,
-        request: Callable[[S3Client], T],
-        client: Callable[[S3Access], S3Client],
-        seconds: float,
-        key: str | None,
-    ) -> T:
-        return self._begin(request, client, seconds, key)()
 
     def _begin(
         self,

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 POOLED_CONNECTIONS = 128
-
-
 _RANGES_AHEAD = 8
 
 

@@ -68,14 +68,18 @@ class RangedDownloads:
         Raises:
             DatomError: as `Begin` does, about `key`; ``store_unreachable`` when the object changes under way.
         """
-        found = self._fetch(name, 0, key)()
-        first = found
+        first = found = self._fetch(name, 0, key)()
         starts = deque(range(RANGE_BYTES, first.size, RANGE_BYTES))
         ahead: deque[Callable[[], _Range]] = deque()
         try:
             while found.data:
                 while starts and len(ahead) < _AHEAD and self._places.acquire(blocking=False):
-                    ahead.append(self._fetch(name, starts.popleft(), key))
+                    try:
+                        ahead.append(self._fetch(name, starts[0], key))
+                    except BaseException:
+                        self._places.release()
+                        raise
+                    starts.popleft()
                 yield found.data
                 if ahead:
                     begun = ahead.popleft()
@@ -83,13 +87,16 @@ class RangedDownloads:
                 elif starts:
                     begun = self._fetch(name, starts.popleft(), key)
                 else:
-                    return
+                    break
                 found = begun()
                 if (found.tag, found.size) != (first.tag, first.size):
-                    raise DatomError.of("store_unreachable", f'object "{key}" changed while it was read')
+                    raise _changed(key)
         finally:
             for _ in ahead:
                 self._places.release()
+        # S3 answers from one object or the other; what serves files that are replaced in place may not
+        if first.data and self._begin(lambda client: self._tag(client, name), key)() != first.tag:
+            raise _changed(key)
 
     def _fetch(self, name: str, start: int, key: str) -> Callable[[], _Range]:
         return self._begin(lambda client: self._range(client, name, start), key)
@@ -109,6 +116,13 @@ class RangedDownloads:
                 raise DatomError.of("store_unreachable", "the storage does not keep to the range it is asked for")
             size = int(answer.get("ContentRange", f"/{answer['ContentLength']}").rpartition("/")[2])
             return _Range(_filled(min(RANGE_BYTES, size - start), body), answer["ETag"], size)
+
+    def _tag(self, client: S3Client, name: str) -> str:
+        return client.head_object(Bucket=self._bucket, Key=name)["ETag"]
+
+
+def _changed(key: str) -> DatomError:
+    return DatomError.of("store_unreachable", f'object "{key}" changed while it was read')
 
 
 def _filled(size: int, body: StreamingBody) -> memoryview:
