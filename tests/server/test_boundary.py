@@ -10,7 +10,7 @@ import pyarrow.flight as fl
 import pytest
 
 from datom_flight.protocol.errors import CODES, DatomError
-from datom_flight_server.flight.boundary import boundary, bounded, flight_error
+from datom_flight_server.flight.boundary import Boundary, bounded, flight_error
 
 
 def sent(error: Exception) -> dict[str, object]:
@@ -40,7 +40,7 @@ def test_what_is_not_supported_is_unimplemented() -> None:
 
 
 def test_a_fault_of_ours_tells_the_caller_nothing_and_the_log_everything(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.ERROR), pytest.raises(fl.FlightInternalError) as left, boundary("r1"):
+    with caplog.at_level(logging.ERROR), pytest.raises(fl.FlightInternalError) as left, Boundary("r1"):
         raise ZeroDivisionError("/srv/secret/path")
     assert "/srv" not in str(left.value)
     assert "/srv" not in left.value.extra_info.decode()
@@ -74,7 +74,7 @@ def test_an_error_never_outgrows_the_headers_it_travels_in(character: str) -> No
 
     class Refusing(fl.FlightServerBase):  # type: ignore[misc]
         def get_flight_info(self, context: fl.ServerCallContext, descriptor: fl.FlightDescriptor) -> fl.FlightInfo:
-            with boundary("r1"):
+            with Boundary("r1"):
                 raise huge
 
     with Refusing("grpc://127.0.0.1:0") as server, fl.FlightClient(f"grpc://127.0.0.1:{server.port}") as client:

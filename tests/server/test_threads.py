@@ -15,7 +15,7 @@ import pytest
 
 from datom_flight.protocol.errors import AuthenticationError, InvalidRequestError
 from datom_flight_server.calls import Call
-from datom_flight_server.flight.boundary import boundary
+from datom_flight_server.flight.boundary import Boundary
 from datom_flight_server.flight.middleware import REQUEST, RequestFactory, request_of
 from datom_flight_server.flight.rates import Rates
 from datom_flight_server.flight.session import Sessions
@@ -51,7 +51,7 @@ class Server(fl.FlightServerBase):  # type: ignore[misc]
 
     def do_get(self, context: fl.ServerCallContext, ticket: fl.Ticket) -> fl.FlightDataStream:
         began = current_state()
-        with boundary(request_of(context).id):
+        with Boundary(request_of(context).id):
             if ticket.ticket == b"refused":
                 raise InvalidRequestError("no")
 

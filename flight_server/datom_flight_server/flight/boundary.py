@@ -50,8 +50,11 @@ def flight_error(error: Exception, request_id: str) -> Exception:
     return flight_class(str(sent), extra_info=sent.to_json())
 
 
-class boundary:  # noqa: N801 - used as the functions of contextlib are, and quicker: each call passes three
-    """Around every handler: nothing but what `flight_error` makes leaves it."""
+class Boundary:
+    """Around every handler: nothing but what `flight_error` makes leaves it.
+
+    A class, which is entered quicker than a generator: each call passes three.
+    """
 
     __slots__ = ("_request_id",)
 
@@ -70,8 +73,8 @@ class boundary:  # noqa: N801 - used as the functions of contextlib are, and qui
 
 
 def bounded(results: Iterator[T], request_id: str) -> Generator[T, None, None]:
-    """`results`, with `boundary` around every step."""
-    with boundary(request_id):
+    """`results`, with a `Boundary` around every step."""
+    with Boundary(request_id):
         yield from results
 
 

@@ -19,7 +19,7 @@ from datom_flight.protocol.listings import PACKED, RESULTS_HEADER
 from ..auth.base import Authenticator
 from ..calls import Call, Trace
 from ..model import Principal
-from .boundary import boundary
+from .boundary import Boundary
 from .rates import Rates
 from .session import AS_OF_HEADER, PROJECT_HEADER, Carried, Session, Sessions, split_bearer
 from .threads import HeldThread
@@ -126,7 +126,7 @@ class RequestFactory(fl.ServerMiddlewareFactory):  # type: ignore[misc]
         """See `pyarrow.flight.ServerMiddlewareFactory`. Who is not known, or asks too often, gets a Flight error."""
         call = Call(_request_id(_header(headers, _REQUEST_ID_HEADER)), _VERBS[info.method])
         call.trace = Trace.of(_header(headers, "traceparent"), _header(headers, "tracestate"))
-        with boundary(call.id):
+        with Boundary(call.id):
             try:
                 bearer, came = self._came(_header(headers, "authorization"))
                 principal = self._authenticator.authenticate(bearer)

@@ -12,7 +12,7 @@ from datom_flight.protocol.messages import ACTIONS, encode_object
 
 from ..auth.base import Authenticator
 from .actions import Actions
-from .boundary import boundary, bounded
+from .boundary import Boundary, bounded
 from .compression import row_stream_of
 from .middleware import REQUEST, Ended, NoHandshake, RequestFactory, request_of
 from .rates import Rates
@@ -63,7 +63,7 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
     def get_flight_info(self, context: fl.ServerCallContext, descriptor: fl.FlightDescriptor) -> fl.FlightInfo:
         """See `Reads.info` and `FlightSql.info`."""
         request = request_of(context)
-        with boundary(request.id):
+        with Boundary(request.id):
             if _is_sql(self._sql, descriptor):
                 return self._sql.info(request, descriptor, context.add_header)
             return self._reads.info(request, descriptor)
@@ -71,14 +71,14 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
     def get_schema(self, context: fl.ServerCallContext, descriptor: fl.FlightDescriptor) -> fl.SchemaResult:
         """See `Reads.schema` and `FlightSql.schema`."""
         request = request_of(context)
-        with boundary(request.id):
+        with Boundary(request.id):
             answers = self._sql if _is_sql(self._sql, descriptor) else self._reads
             return fl.SchemaResult(answers.schema(request, descriptor))
 
     def do_get(self, context: fl.ServerCallContext, ticket: fl.Ticket) -> fl.FlightDataStream:
         """See `Reads.stream` and `FlightSql.stream`."""
         request = request_of(context)
-        with boundary(request.id):
+        with Boundary(request.id):
             answers = self._sql if self._sql.handles_rows(ticket.ticket) else self._reads
             schema, batches = answers.stream(request, ticket.ticket)
             return row_stream_of(schema, bounded(batches, request.id), request.codec)
@@ -92,7 +92,7 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
     ) -> None:
         """See `FlightSql.put`, and `Writes.put`, which is answered by the receipt as JSON."""
         request = request_of(context)
-        with boundary(request.id):
+        with Boundary(request.id):
             if self._sql.handles_descriptor(descriptor):
                 self._sql.put(request, descriptor, reader, writer)
                 return
@@ -107,7 +107,7 @@ class DatomFlightServer(fl.FlightServerBase):  # type: ignore[misc]
         writer: fl.MetadataRecordBatchWriter,
     ) -> None:
         """Refuse: nothing is exchanged."""
-        with boundary(request_of(context).id):
+        with Boundary(request_of(context).id):
             raise InvalidRequestError("this server does not exchange", code="unsupported")
 
     def do_action(self, context: fl.ServerCallContext, action: fl.Action) -> Generator[bytes, None, None]:
